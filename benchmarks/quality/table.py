@@ -1,0 +1,61 @@
+"""Print the README's results table from the CSV files: merged NDCG@10, mean over seeds, outermost interval ends.
+
+python benchmarks/quality/table.py            # prints the table
+python benchmarks/quality/table.py --write    # puts it into README.md, between its two marks
+"""
+
+import argparse
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+README = FOLDER.parent.parent / "README.md"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+LOGS = {"deskdrop": "deskdrop", "retailrocket": "retailrocket", "market": "synthetic market"}
+MODELS = ("gamer", "qwen3", "popularity", "recency", "co-occurrence", "upper-bound")
+
+
+def figures(path: Path) -> dict[str, list[dict[str, str]]]:
+    """Return each model's merged NDCG@10 rows of the `last-session` protocol, one per seed."""
+    by_model: dict[str, list[dict[str, str]]] = defaultdict(list)
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if (row["protocol"], row["behavior"], row["metric"]) == ("last-session", "merged", "ndcg@10"):
+                by_model[row["model"]].append(row)
+    return by_model
+
+
+def cell(rows: list[dict[str, str]]) -> str:
+    """Return `mean [low, high]` over the seeds' rows."""
+    if not rows:
+        return "-"
+    mean = sum(float(row["value"]) for row in rows) / len(rows)
+    low, high = min(float(row["low"]) for row in rows), max(float(row["high"]) for row in rows)
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def table() -> str:
+    """Return the Markdown table of all logs that have a file."""
+    logs = {
+        title: figures(FOLDER / f"{name}.csv") for name, title in LOGS.items() if (FOLDER / f"{name}.csv").is_file()
+    }
+    seeds = {title: len(by_model["gamer"]) for title, by_model in logs.items()}
+    header = ["merged NDCG@10", *(f"{title} ({seeds[title]} seed{'s' * (seeds[title] > 1)})" for title in logs)]
+    lines = [[model, *(cell(by_model[model]) for by_model in logs.values())] for model in MODELS]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *lines])
+
+
+def readme_with(text: str) -> str:
+    """Return the README with the table between its marks."""
+    readme = README.read_text(encoding="utf-8")
+    return f"{readme.partition(BEGIN)[0]}{BEGIN}\n{text}\n{END}{readme.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    if parser.parse_args().write:
+        README.write_text(readme_with(table()), encoding="utf-8")
+    else:
+        print(table())

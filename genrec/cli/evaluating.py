@@ -1,0 +1,156 @@
+"""The evaluation stage: the model, the rules beside it and, for a market, the best that is possible."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from genrec.cli.build import market_of
+from genrec.cli.provenance import commit, provenance
+from genrec.evaluation import EvaluationReport, evaluate
+from genrec.evaluation.benchmark_csv import update_benchmark_csv
+from genrec.files import read_json, write_atomically, write_json
+from genrec.hub import HEADLINE_METRICS, TRAINING_REPORT, write_model_card
+from genrec.recommender import (
+    CooccurrenceRecommender,
+    GenerativeRecommender,
+    PopularityRecommender,
+    RecencyRecommender,
+    Recommender,
+    ScoringRecommender,
+)
+from genrec.training.progress import METRICS_FILE
+
+if TYPE_CHECKING:
+    from genrec.cli.stages import Run
+
+RULES: dict[str, Any] = {
+    "popularity": PopularityRecommender,
+    "recency": RecencyRecommender,
+    "co-occurrence": CooccurrenceRecommender,
+}
+UPPER_BOUND = "upper-bound"
+
+
+def evaluate_run(run: "Run") -> dict[str, Any]:
+    """Evaluate every split's checkpoint and write the report, its tables and plots, and the model cards.
+
+    Returns:
+        What the stage's stamp keeps: merged NDCG of the model on the primary split.
+    """
+    started = time.perf_counter()
+    report = EvaluationReport([])
+    for protocol in run.recipe.evaluation.protocols:
+        split_report = evaluate_split(run, protocol)
+        _complete_checkpoint(run, protocol, split_report)
+        report = report.merge(split_report)
+    facts = {"name": run.recipe.name, "seed": run.recipe.seed, "seconds": round(time.perf_counter() - started, 1)}
+    report = report.with_metadata(**facts, **provenance())
+    report.save(run.folder.report)
+    with write_atomically(run.folder.report_text) as temporary:
+        temporary.write_text(report.table(metric_of(run), is_markdown=True) + "\n", encoding="utf-8")
+    write_plots(run, report)
+    metric, primary = metric_of(run), run.folder.primary
+    return {
+        f"merged_{metric}": report.value(metric, model=run.recipe.evaluation.model_name, protocol=primary),
+        "figures": len(report.rows),
+    }
+
+
+def metric_of(run: "Run") -> str:
+    """Return the metric that tables show: NDCG at the length of the lists."""
+    return f"ndcg@{run.recipe.evaluation.k}"
+
+
+def evaluate_split(run: "Run", protocol: str) -> EvaluationReport:
+    """Return the figures of all recommenders on one split's test queries."""
+    settings = run.recipe.evaluation
+    split = run.prepared.split(protocol)
+    report = EvaluationReport([])
+    for name, recommender in recommenders(run, protocol).items():
+        started = time.perf_counter()
+        figures = evaluate(
+            recommender,
+            split.test,
+            name=name,
+            protocol=protocol,
+            k=settings.k,
+            train=split.train,
+            num_bootstrap=settings.num_bootstrap,
+            seed=run.recipe.seed,
+            progress=name == settings.model_name and sys.stderr.isatty(),
+        )
+        report = report.merge(figures)
+        merged = figures.value(metric_of(run), model=name)
+        run.say(f"  {protocol}: {name}, merged {metric_of(run)} {merged:.4f}, {time.perf_counter() - started:.1f} s")
+    return report
+
+
+def recommenders(run: "Run", protocol: str) -> dict[str, Recommender]:
+    """Return what is compared on a split: the model, the rules tuned on validation, and a market's upper bound."""
+    settings, prepared = run.recipe.evaluation, run.prepared
+    split = prepared.split(protocol)
+    compared: dict[str, Recommender] = {settings.model_name: load_recommender(run, protocol)}
+    for name in settings.baselines:
+        rule = RULES[name]().fit(split.train)
+        compared[name] = rule.tune(split.validation, k=settings.k) if len(split.validation) else rule
+    if run.recipe.market is not None:
+        market = market_of(run.recipe)
+        compared[UPPER_BOUND] = ScoringRecommender(market.next_item_scores, prepared.catalog.item_ids, prepared.ladder)
+    return compared
+
+
+def load_recommender(run: "Run", protocol: str) -> GenerativeRecommender:
+    """Return a split's finished model, on the accelerator if there is one."""
+    settings = run.recipe.evaluation
+    return GenerativeRecommender.from_pretrained(
+        run.folder.checkpoint(protocol),
+        num_beams=max(settings.num_beams, settings.k),
+        batch_size=settings.batch_size,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+
+
+def _complete_checkpoint(run: "Run", protocol: str, report: EvaluationReport) -> None:
+    """Add the figures to the checkpoint's training report, and fill its model card with them."""
+    folder = run.folder.checkpoint(protocol)
+    facts = read_json(folder / TRAINING_REPORT)
+    write_json(folder / TRAINING_REPORT, {**facts, "results": report.rows})
+    write_model_card(folder, license=run.recipe.hub.license if run.recipe.hub else None)
+
+
+def write_plots(run: "Run", report: EvaluationReport) -> None:
+    """Draw metrics by behavior and the training curves, where matplotlib is installed."""
+    from genrec.evaluation.plots import plot_metrics, plot_training_curves
+
+    folder = run.folder
+    try:
+        plot_metrics(report, folder.plots / "metrics.png", metric_of(run))
+        for protocol in report.protocols():
+            plot_training_curves(folder.training(protocol) / METRICS_FILE, folder.plots / f"{protocol}_training.png")
+    except ImportError as error:
+        run.say(f"  no plots: {error}")
+
+
+def write_csv(run: "Run", path: str) -> None:
+    """Write the report's headline figures into a CSV file, in the form of `benchmarks/quality/`.
+
+    `seconds` is the time of recommending, for the model that of its training and recommending.
+    """
+    report = EvaluationReport.load(run.folder.report)
+    metrics = [f"{name}@{run.recipe.evaluation.k}" for name in HEADLINE_METRICS]
+    measured = commit() or ""
+    for row in report.runs:
+        model, protocol = row
+        trained = run.kept.seconds_of(f"{protocol}/train") if model == run.recipe.evaluation.model_name else 0.0
+        update_benchmark_csv(
+            path,
+            EvaluationReport(report.select(model=model, protocol=protocol), runs={row: report.runs[row]}),
+            config=run.recipe.name,
+            commit=measured,
+            seed=run.recipe.seed,
+            metrics=metrics,
+            seconds=round(trained + report.runs[row]["seconds"], 1),
+        )
+    run.say(f"[evaluate] figures written to {path}")

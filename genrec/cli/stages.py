@@ -1,0 +1,186 @@
+"""The stages of a run: prepare, tokenize, train, evaluate, publish; each is kept while nothing it depends on changed.
+
+Codes, rules and model are made anew for every split, from its training part alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from genrec.cli.build import (
+    build_embedder,
+    build_item_tokenizer,
+    check_settings,
+    data_config,
+    data_fingerprint,
+    fit_embedder,
+    read_data,
+)
+from genrec.cli.folder import RunFolder
+from genrec.cli.kept import KeptStages, Stage
+from genrec.cli.recipe import RELEASED, Recipe
+from genrec.data.preparation import prepare
+from genrec.data.prepared import PreparedDataset
+from genrec.files import replace_folder, write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from genrec.item_tokenizers import ItemTokenizer
+
+STAGES = ("prepare", "tokenize", "train", "evaluate", "publish")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe, its folder, and where its messages go."""
+
+    recipe: Recipe
+    say: Callable[[str], None]
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where everything lies."""
+        return RunFolder(self.recipe.folder, self.recipe.evaluation.protocols[0])
+
+    @property
+    def kept(self) -> KeptStages:
+        """The stamps of finished stages."""
+        return KeptStages(self.folder.stamps, self.say)
+
+    @cached_property
+    def prepared(self) -> PreparedDataset:
+        """The prepared data, loaded once."""
+        return PreparedDataset.load(self.folder.prepared)
+
+    def item_tokenizer(self, protocol: str) -> "ItemTokenizer":
+        """The fitted item tokenizer of a split."""
+        from genrec.item_tokenizers import AutoItemTokenizer
+
+        return AutoItemTokenizer.from_pretrained(self.folder.item_tokenizer(protocol))
+
+    @cached_property
+    def prepare_stage(self) -> Stage:
+        """What the prepared data depends on."""
+        recipe = self.recipe
+        rules = {name: value for name, value in recipe.data.items() if name not in ("interactions", "items")}
+        parts = [rules, recipe.market, recipe.seed, data_fingerprint(recipe)]
+        return Stage("prepare", parts, [self.folder.prepared])
+
+    def tokenize_stage(self, protocol: str) -> Stage:
+        """What a split's codes depend on."""
+        parts = [self.prepare_stage.key, protocol, self.recipe.embedder, self.recipe.item_tokenizer, self.recipe.seed]
+        return Stage(f"{protocol}/tokenize", parts, [self.folder.item_tokenizer(protocol)])
+
+    def train_stage(self, protocol: str) -> Stage:
+        """What a split's checkpoint depends on."""
+        recipe = self.recipe
+        parts = [self.tokenize_stage(protocol).key, recipe.model, recipe.training, recipe.seed]
+        return Stage(f"{protocol}/train", parts, [self.folder.checkpoint(protocol)])
+
+    def evaluate_stage(self) -> Stage:
+        """What the report depends on."""
+        settings = self.recipe.evaluation
+        parts = [
+            asdict(replace(settings, csv=None)),
+            *(self.train_stage(protocol).key for protocol in settings.protocols),
+        ]
+        return Stage("evaluate", parts, [self.folder.report])
+
+
+def run_stages(recipe: Recipe, *, say: Callable[[str], None], until: str = "publish") -> Run:
+    """Run a recipe's stages in order, keeping what is finished and unchanged.
+
+    Args:
+        recipe: What to run.
+        say: Gets one line for each thing that happens.
+        until: The last stage to run.
+
+    Raises:
+        FileNotFoundError: If a file that the recipe names does not exist.
+        ValueError: If the data or a setting is refused; earlier outputs are as they were.
+    """
+    from genrec.cli.evaluating import evaluate_run, write_csv
+    from genrec.cli.training import train_split
+
+    run = Run(recipe, say)
+    last = STAGES.index(until)
+    check_settings(recipe)
+    say(f"{recipe.name} -> {run.folder.root}")
+    run.kept.run(run.prepare_stage, partial(prepare_data, run))
+    for protocol in recipe.evaluation.protocols if last >= STAGES.index("tokenize") else ():
+        run.kept.run(run.tokenize_stage(protocol), partial(tokenize_split, run, protocol))
+        if last >= STAGES.index("train"):
+            run.kept.run(run.train_stage(protocol), partial(train_split, run, protocol))
+    if last >= STAGES.index("evaluate"):
+        run.kept.run(run.evaluate_stage(), partial(evaluate_run, run))
+        if recipe.evaluation.csv is not None:
+            write_csv(run, recipe.evaluation.csv)
+    if last >= STAGES.index("publish") and recipe.hub is not None:
+        publish(run)
+    return run
+
+
+def prepare_data(run: Run) -> dict[str, Any]:
+    """Read, check, filter and split the log; write the recipe beside the result."""
+    recipe = run.recipe
+    log, catalog = read_data(recipe)
+    prepare(log, data_config(recipe), run.folder.prepared, catalog=catalog)
+    with write_atomically(run.folder.recipe) as temporary:
+        temporary.write_text(recipe_text(recipe), encoding="utf-8")
+    train = run.prepared.split(run.folder.primary).train
+    return {"items": len(run.prepared.catalog), "users": len(train), "training_interactions": len(train.items)}
+
+
+def tokenize_split(run: Run, protocol: str) -> dict[str, Any]:
+    """Embed the items and give each its code, from the split's training part alone."""
+    prepared, recipe = run.prepared, run.recipe
+    tokenizer = build_item_tokenizer(recipe.item_tokenizer, recipe.seed)
+    tokenizer.fit(_item_inputs(run, protocol), prepared.catalog.item_ids, prepared.ladder)
+    with replace_folder(run.folder.item_tokenizer(protocol)) as temporary:
+        tokenizer.save_pretrained(temporary)
+    report = tokenizer.report()
+    return {
+        "items": len(prepared.catalog),
+        "codebook_sizes": "x".join(map(str, tokenizer.codebook_sizes)),
+        "raw_collision_rate": report.raw_collision_rate,
+        "collision_rate": report.collision_rate,
+    }
+
+
+def _item_inputs(run: Run, protocol: str) -> "np.ndarray | None":
+    """Return what the item tokenizer is fitted on: vectors, the codes that came with the log, or nothing."""
+    recipe, prepared = run.recipe, run.prepared
+    if recipe.item_tokenizer["name"] == RELEASED:
+        codes = prepared.released_codes()
+        if codes is None:
+            raise ValueError(
+                "`item_tokenizer.name` is 'released', but no codes came with the log (a folder in the released GAMER "
+                "layout has them in `<name>.index.json`). Choose another item tokenizer, such as `rqkmeans`."
+            )
+        return codes
+    if recipe.embedder is None:
+        return None
+    train = prepared.split(protocol).train
+    vectors: np.ndarray = fit_embedder(build_embedder(recipe.embedder, recipe.seed), train).embed(prepared.catalog)
+    return vectors
+
+
+def publish(run: Run) -> None:
+    """Push the primary checkpoint."""
+    from genrec.hub import push_folder
+
+    hub = run.recipe.hub
+    assert hub is not None
+    folder = run.folder.checkpoint(run.folder.primary)
+    address = push_folder(folder, hub.repo_id, private=hub.private, portable=hub.portable, license=hub.license)
+    run.say(f"[publish] {folder} -> {address}")
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return a recipe as YAML that runs again to the same result."""
+    sections = {name: value for name, value in asdict(recipe).items() if value is not None}
+    return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)

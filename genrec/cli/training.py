@@ -1,0 +1,143 @@
+"""The training stage: from prepared data and codes to a checkpoint folder, going on where a stopped run left off."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genrec.cli.build import build_model_config, build_training_arguments
+from genrec.cli.provenance import peak_megabytes, provenance
+from genrec.files import read_json, replace_folder, write_json
+from genrec.hub import TRAINING_REPORT, write_model_card
+
+if TYPE_CHECKING:
+    from genrec.cli.stages import Run
+    from genrec.training import GenRecTrainer
+
+STARTED = "started.json"
+
+
+def train_split(run: "Run", protocol: str) -> dict[str, Any]:
+    """Train on a split and write its checkpoint folder.
+
+    Returns:
+        What the stage's stamp keeps: parameters, best epoch, whether training was still improving.
+    """
+    from genrec.recommender import GenerativeRecommender
+
+    folder = run.folder.training(protocol)
+    resumes = begin_or_resume(folder, run.train_stage(protocol).key)
+    trainer = build_trainer(run, protocol, folder)
+    run.say(f"  {trainer.model.num_parameters():,} parameters, {len(trainer.train_dataset):,} training histories")
+    if resumes:
+        run.say("  going on from the last checkpoint of a run that was stopped")
+    trainer.train(resume_from_checkpoint=True if resumes else None)
+    report = {**trainer.report(), **_facts(run, protocol, trainer)}
+    recommender = GenerativeRecommender(trainer.model, trainer.item_tokenizer, catalog=run.prepared.catalog)
+    with replace_folder(run.folder.checkpoint(protocol)) as temporary:
+        recommender.save_pretrained(temporary)
+        write_json(temporary / TRAINING_REPORT, report)
+        write_model_card(temporary, license=_license(run))
+    for part in folder.glob("checkpoint-*"):
+        shutil.rmtree(part)  # optimizer states, which only an unfinished training needs
+    if report.get("still_improving"):
+        run.say("  validation was still improving when training ended: a longer run would do better")
+    kept = ("best_epoch", "epoch", "stopped_by", "still_improving")
+    return {"parameters": trainer.model.num_parameters(), **{name: report[name] for name in kept if name in report}}
+
+
+def begin_or_resume(folder: Path, key: str) -> bool:
+    """Say whether the folder holds a whole checkpoint of the very same training; clear it for a new one if not.
+
+    Args:
+        folder: The Trainer's output folder.
+        key: The fingerprint of everything the training depends on.
+    """
+    from genrec.training.trainer import newest_checkpoint
+
+    started = folder / STARTED
+    if started.is_file() and read_json(started)["key"] == key:
+        return newest_checkpoint(folder) is not None
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(started, {"key": key})
+    return False
+
+
+def build_trainer(run: "Run", protocol: str, folder: Path) -> "GenRecTrainer":
+    """Return the trainer of a split, its model freshly made from the recipe's seed."""
+    from transformers import set_seed
+
+    from genrec.models.gamer import GamerForCausalLM
+    from genrec.training import GenRecTrainer
+
+    recipe, prepared = run.recipe, run.prepared
+    tokenizer = run.item_tokenizer(protocol)
+    arguments = build_training_arguments(recipe.training, folder, recipe.seed)
+    config = build_model_config(recipe.model, tokenizer)
+    length = arguments.max_history_items or config.max_history_items
+    copies = recipe.training.get("augmentation_copies", 0)
+    set_seed(arguments.seed)
+    return GenRecTrainer(
+        GamerForCausalLM(config),
+        arguments,
+        tokenizer,
+        train_dataset=prepared.train_dataset(protocol, copies, recipe.seed, max_history_items=length),
+        eval_dataset=prepared.validation_dataset(protocol, max_history_items=length),
+        ranking_queries=prepared.split(protocol).validation,
+    )
+
+
+def _facts(run: "Run", protocol: str, trainer: "GenRecTrainer") -> dict[str, Any]:
+    """Return what a reader of the checkpoint should know beside how training went."""
+    recipe = run.recipe
+    return {
+        "name": recipe.name,
+        "protocol": protocol,
+        "seed": recipe.seed,
+        "parameters": trainer.model.num_parameters(),
+        "curve": training_curve(trainer.state.log_history),
+        "data": data_facts(run, protocol),
+        "settings": {
+            "embedder": recipe.embedder,
+            "item_tokenizer": recipe.item_tokenizer,
+            "model": recipe.model,
+            "training": recipe.training,
+        },
+        "peak_mb": peak_megabytes(),
+        **provenance(),
+    }
+
+
+def training_curve(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one entry per validation of a Trainer's log: epoch, step, the metrics, and the last training loss before.
+
+    Example:
+        >>> training_curve([{"loss": 2.5, "step": 9}, {"eval_loss": 2.0, "epoch": 1.0, "step": 10}])
+        [{'epoch': 1.0, 'step': 10, 'loss': 2.5, 'eval_loss': 2.0}]
+    """
+    curve, loss = [], None
+    for record in log:
+        loss = record.get("loss", loss)
+        if "eval_loss" in record:
+            metrics = {name: value for name, value in record.items() if name in ("eval_loss", "eval_ndcg@10")}
+            curve.append({"epoch": record["epoch"], "step": record["step"], "loss": loss, **metrics})
+    return curve
+
+
+def data_facts(run: "Run", protocol: str) -> dict[str, Any]:
+    """Return the data's counts, split and fingerprint for the report and the card."""
+    prepared = run.prepared
+    split = prepared.split(protocol)
+    return {
+        "items": len(prepared.catalog),
+        "training users": len(split.train),
+        "training interactions": len(split.train.items),
+        "validation users": len(split.validation),
+        "test users": len(split.test),
+        "behaviors, weakest to strongest": str(prepared.ladder),
+        "split": protocol,
+        "source fingerprint": prepared.manifest.get("fingerprint", run.prepare_stage.key),
+    }
+
+
+def _license(run: "Run") -> str | None:
+    return run.recipe.hub.license if run.recipe.hub else None

@@ -1,0 +1,369 @@
+"""Histories: what many users did, in flat integer arrays. The one in-memory form that every layer shares.
+
+A user's interactions stand next to each other, oldest first; `offsets` says where each user begins. Items are catalog
+rows and behaviors are ladder indices, so models, rules and metrics never touch an id.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from genrec.data.behaviors import BehaviorLadder
+
+SECONDS_PER_MINUTE = 60
+DEFAULT_GAP_MINUTES = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """Interactions of many users.
+
+    Args:
+        items: Catalog rows, `[events]` int64.
+        behaviors: Ladder indices, `[events]` int64.
+        sessions: Session numbers, `[events]` int64, never falling within a user. Only their order counts.
+        times: Seconds since 1970 (UTC), `[events]` int64, never falling within a user; all 0 when the log has none.
+        offsets: Row `i` owns the events `offsets[i]:offsets[i + 1]`, `[users + 1]` int64.
+        users: The users' ids, `[users]`.
+        item_ids: The catalog's ids in row order, `[items in catalog]`: what `items` refers to.
+        ladder: What `behaviors` refers to.
+        query_times: The moment at which each row is asked about, `[users]` int64 seconds, or None if unknown.
+        num_unknown: How many interactions were skipped on reading because the catalog lacks their item.
+
+    Example:
+        >>> two = as_histories([[("a", "view"), ("b", "buy")], []], item_ids=["a", "b"], ladder="view,buy")
+        >>> len(two), two[0].items.tolist(), two.lengths.tolist()
+        (2, [0, 1], [2, 0])
+    """
+
+    items: np.ndarray
+    behaviors: np.ndarray
+    sessions: np.ndarray
+    times: np.ndarray
+    offsets: np.ndarray
+    users: np.ndarray
+    item_ids: np.ndarray
+    ladder: BehaviorLadder
+    query_times: np.ndarray | None = None
+    num_unknown: int = 0
+
+    def __post_init__(self) -> None:
+        events = {len(self.items), len(self.behaviors), len(self.sessions), len(self.times), int(self.offsets[-1])}
+        assert len(events) == 1, f"the event arrays and the last offset must agree, got {events}"
+        assert len(self.offsets) == len(self.users) + 1, (len(self.offsets), len(self.users))
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, row: int) -> "History":
+        part = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+        return History(self.items[part], self.behaviors[part], self.sessions[part], self.times[part])
+
+    def __iter__(self) -> Iterator["History"]:
+        return (self[row] for row in range(len(self)))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Interactions per user, `[users]`."""
+        return np.diff(self.offsets)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row (user) that each event belongs to, `[events]`."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def select(self, rows: np.ndarray) -> "Histories":
+        """Keep these rows (integers or a boolean mask over users), in this order; a row may repeat."""
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)
+        return self._ranges(rows, self.offsets[:-1][rows], self.offsets[1:][rows])
+
+    def last(self, num_items: int) -> "Histories":
+        """Keep each user's last `num_items` interactions."""
+        rows = np.arange(len(self))
+        return self._ranges(rows, np.maximum(self.offsets[:-1], self.offsets[1:] - num_items), self.offsets[1:])
+
+    def keep(self, events: np.ndarray) -> "Histories":
+        """Keep the events where the mask `[events]` is true; a user left with none keeps an empty row."""
+        counts = np.bincount(self.rows[events], minlength=len(self))
+        return self._events(np.flatnonzero(events), np.arange(len(self)), counts)
+
+    def _ranges(self, rows: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> "Histories":
+        counts = ends - starts
+        before = np.cumsum(counts) - counts
+        events = np.arange(counts.sum()) + np.repeat(starts - before, counts)
+        return self._events(events, rows, counts)
+
+    def _events(self, events: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> "Histories":
+        return replace(
+            self,
+            items=self.items[events],
+            behaviors=self.behaviors[events],
+            sessions=self.sessions[events],
+            times=self.times[events],
+            offsets=offsets_from_counts(counts),
+            users=self.users[rows],
+            query_times=None if self.query_times is None else self.query_times[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """One user's interactions, oldest first: the arrays of `Histories`, `[events of this user]` each."""
+
+    items: np.ndarray
+    behaviors: np.ndarray
+    sessions: np.ndarray
+    times: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """What evaluation asks: given `histories[i]`, which items will `targets[i]` hold?
+
+    Args:
+        histories: What each user did before the asked session, with `query_times` set.
+        targets: The interactions of the asked session, row by row for the same users.
+    """
+
+    histories: Histories
+    targets: Histories
+
+    def __post_init__(self) -> None:
+        assert len(self.histories) == len(self.targets)
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def select(self, rows: np.ndarray) -> "Queries":
+        """Keep these queries (integers or a boolean mask)."""
+        return Queries(self.histories.select(rows), self.targets.select(rows))
+
+
+def offsets_from_counts(counts: np.ndarray) -> np.ndarray:
+    """Return `[0, c0, c0 + c1, ...]`, `[users + 1]` int64."""
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def sessions_by_gap(rows: np.ndarray, times: np.ndarray, gap_minutes: float) -> np.ndarray:
+    """Number each user's sessions from 0: a new one starts when more than `gap_minutes` passed since the last event.
+
+    Args:
+        rows: The user of each event, `[events]`, equal users adjacent.
+        times: Seconds, `[events]`, never falling within a user.
+        gap_minutes: The idle gap; exactly this long still belongs to the session.
+
+    >>> sessions_by_gap(np.array([0, 0, 0, 1]), np.array([0, 1800, 3601, 0]), gap_minutes=30).tolist()
+    [0, 0, 1, 0]
+    """
+    if len(rows) == 0:
+        return np.zeros(0, dtype=np.int64)
+    new_user = np.concatenate([[True], rows[1:] != rows[:-1]])
+    idle = np.concatenate([[False], np.diff(times) > gap_minutes * SECONDS_PER_MINUTE])
+    starts = np.cumsum(idle | new_user)
+    return starts - starts[new_user][np.cumsum(new_user) - 1]
+
+
+@dataclass(frozen=True)
+class ItemIndex:
+    """Catalog rows of item ids. Ids keep the type of the log: `7` and `"7"` are different items."""
+
+    item_ids: np.ndarray
+    _rows: dict[Any, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_rows", {item_id: row for row, item_id in enumerate(self.item_ids.tolist())})
+
+    def rows(self, item_ids: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """Return catalog rows, `[ids]` int64, -1 for an id that the catalog lacks."""
+        ids = item_ids.tolist() if isinstance(item_ids, np.ndarray) else item_ids
+        return np.fromiter((self._rows.get(item_id, -1) for item_id in ids), dtype=np.int64, count=len(ids))
+
+
+def as_id_array(ids: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """Return ids as int64 when all are integers, else as objects, so that `.tolist()` gives the log's own ids back."""
+    array = np.asarray(ids)
+    if array.dtype.kind in "iu":
+        return array.astype(np.int64)
+    objects = np.empty(len(ids), dtype=object)
+    objects[:] = list(ids)
+    return objects
+
+
+def as_histories(
+    histories: Any,
+    item_ids: Sequence[Any] | np.ndarray | ItemIndex,
+    ladder: str | Sequence[str] | BehaviorLadder,
+    *,
+    unknown_items: str = "skip",
+    gap_minutes: float = DEFAULT_GAP_MINUTES,
+) -> Histories:
+    """Turn what a user of the library calls histories into `Histories` over a catalog.
+
+    Args:
+        histories: A list with one history per user, each a list of `(item, behavior)` or `(item, behavior, time)`,
+            oldest first; or a table (anything with `.to_pydict()` or `.to_dict("list")`, or a mapping of columns) with
+            the columns `item_id`, `behavior` and, if it has them, `user_id`, `timestamp` (seconds) and `session`; or
+            `Histories`, whose rows are mapped to this catalog by id.
+        item_ids: The catalog's ids in row order, or an index over them.
+        ladder: The behavior ladder.
+        unknown_items: `"skip"` leaves out interactions whose item the catalog lacks and counts them in
+            `num_unknown`; `"error"` refuses them.
+        gap_minutes: Idle gap that starts a new session where times are given. Without times, every interaction is its
+            own session.
+
+    Raises:
+        ValueError: If an element is no such tuple, a behavior is unknown, times are mixed or fall, or an item is
+            unknown under `unknown_items="error"`.
+    """
+    if unknown_items not in ("skip", "error"):
+        raise ValueError(f"`unknown_items` must be 'skip' or 'error', got {unknown_items!r}.")
+    index = item_ids if isinstance(item_ids, ItemIndex) else ItemIndex(as_id_array(item_ids))
+    ladder = BehaviorLadder.parse(ladder)
+    if isinstance(histories, Histories):
+        return _map_histories(histories, index, ladder, unknown_items)
+    columns = _columns_of_table(histories) if _is_table(histories) else _columns_of_lists(histories)
+    return _from_columns(columns, index, ladder, unknown_items, gap_minutes)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Events of many users, one entry per event; `counts` and `users` per user."""
+
+    items: list[Any]
+    behaviors: list[str]
+    times: np.ndarray | None
+    sessions: np.ndarray | None
+    counts: np.ndarray
+    users: np.ndarray
+
+
+def _is_table(histories: Any) -> bool:
+    return isinstance(histories, Mapping) or hasattr(histories, "to_pydict") or hasattr(histories, "to_dict")
+
+
+def _columns_of_table(table: Any) -> _Columns:
+    if isinstance(table, Mapping):
+        columns = {name: list(values) for name, values in table.items()}
+    elif hasattr(table, "to_pydict"):
+        columns = table.to_pydict()
+    elif hasattr(table, "iter_rows"):  # polars
+        columns = table.to_dict(as_series=False)
+    else:
+        columns = table.to_dict("list")
+    missing = [name for name in ("item_id", "behavior") if name not in columns]
+    if missing:
+        raise ValueError(
+            f"A history table needs the columns `item_id` and `behavior`; {missing[0]!r} is missing from "
+            f"{sorted(columns)}. Rename the table's column."
+        )
+    num_events = len(columns["item_id"])
+    user_of_event = list(columns["user_id"]) if "user_id" in columns else [0] * num_events
+    users = list(dict.fromkeys(user_of_event))
+    number = {user: row for row, user in enumerate(users)}
+    rows = np.array([number[user] for user in user_of_event], dtype=np.int64)
+    times = _seconds(columns["timestamp"]) if "timestamp" in columns else None
+    order = np.argsort(rows, kind="stable") if times is None else np.lexsort((np.arange(num_events), times, rows))
+    sessions = np.asarray(columns["session"], dtype=np.int64)[order] if "session" in columns else None
+    return _Columns(
+        items=[columns["item_id"][event] for event in order],
+        behaviors=[columns["behavior"][event] for event in order],
+        times=None if times is None else times[order],
+        sessions=sessions,
+        counts=np.bincount(rows, minlength=len(users)),
+        users=as_id_array(users),
+    )
+
+
+def _columns_of_lists(histories: Any) -> _Columns:
+    histories = [list(history) for history in histories]
+    events = [event for history in histories for event in history]
+    widths = {len(event) if isinstance(event, (tuple, list)) else 0 for event in events}
+    if not widths <= {2} and not widths <= {3}:
+        wrong = (
+            next(event for event in events if not isinstance(event, (tuple, list)) or len(event) not in (2, 3))
+            if widths - {2, 3}
+            else "a mixture of both"
+        )
+        raise ValueError(
+            "A history is a list of `(item, behavior)` or of `(item, behavior, time)`, the same for all; "
+            f"got {wrong!r}. One history still needs the outer list: [[('item', 'view')]]."
+        )
+    return _Columns(
+        items=[event[0] for event in events],
+        behaviors=[event[1] for event in events],
+        times=_seconds([event[2] for event in events]) if widths == {3} else None,
+        sessions=None,
+        counts=np.array([len(history) for history in histories], dtype=np.int64),
+        users=np.arange(len(histories)),
+    )
+
+
+def _seconds(values: Sequence[Any]) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype.kind in "iuf":
+        return array.astype(np.int64)
+    return array.astype("datetime64[s]").astype(np.int64)
+
+
+def _from_columns(
+    columns: _Columns, index: ItemIndex, ladder: BehaviorLadder, unknown_items: str, gap_minutes: float
+) -> Histories:
+    rows = np.repeat(np.arange(len(columns.users)), columns.counts)
+    position = {name: number for number, name in enumerate(ladder.names)}
+    for name in set(columns.behaviors) - set(position):
+        ladder.index(name)  # raises, naming the behavior and the ladder
+    times = columns.times if columns.times is not None else np.zeros(len(rows), dtype=np.int64)
+    falls = (np.diff(times) < 0) & (np.diff(rows) == 0)
+    if falls.any():
+        event = int(np.flatnonzero(falls)[0]) + 1
+        raise ValueError(
+            f"A history must be oldest first, but history {int(rows[event])} has time {times[event]} after "
+            f"{times[event - 1]}. Sort it by time."
+        )
+    if columns.sessions is not None:
+        sessions = columns.sessions
+    elif columns.times is not None:
+        sessions = sessions_by_gap(rows, times, gap_minutes)
+    else:
+        sessions = np.arange(len(rows)) - np.repeat(offsets_from_counts(columns.counts)[:-1], columns.counts)
+    items = index.rows(columns.items)
+    whole = Histories(
+        items=items,
+        behaviors=np.array([position[name] for name in columns.behaviors], dtype=np.int64),
+        sessions=sessions,
+        times=times,
+        offsets=offsets_from_counts(columns.counts),
+        users=columns.users,
+        item_ids=index.item_ids,
+        ladder=ladder,
+    )
+    return _without_unknown(whole, columns.items, unknown_items)
+
+
+def _map_histories(histories: Histories, index: ItemIndex, ladder: BehaviorLadder, unknown_items: str) -> Histories:
+    behaviors = histories.behaviors
+    if histories.ladder.names != ladder.names:
+        behaviors = np.array([ladder.index(name) for name in histories.ladder.names])[behaviors]
+    if histories.item_ids is index.item_ids or np.array_equal(histories.item_ids, index.item_ids):
+        return replace(histories, behaviors=behaviors, ladder=ladder)
+    items = index.rows(histories.item_ids)[histories.items]
+    mapped = replace(histories, items=items, behaviors=behaviors, ladder=ladder, item_ids=index.item_ids)
+    return _without_unknown(mapped, histories.item_ids[histories.items], unknown_items)
+
+
+def _without_unknown(histories: Histories, ids: Sequence[Any] | np.ndarray, unknown_items: str) -> Histories:
+    known = histories.items >= 0
+    if known.all():
+        return histories
+    if unknown_items == "error":
+        event = int(np.flatnonzero(~known)[0])
+        raise ValueError(
+            f"History {int(histories.rows[event])} names the item {ids[event]!r}, which is not in the catalog of "
+            f"{len(histories.item_ids)} items. Add it with `add_items`, or pass `unknown_items='skip'` to leave it out."
+        )
+    return replace(histories.keep(known), num_unknown=histories.num_unknown + int((~known).sum()))

@@ -1,0 +1,96 @@
+"""Samples for training and for the validation loss, written once as Arrow and opened memory-mapped.
+
+A sample is a dict with the equally long lists `items`, `behaviors`, `sessions`, `times` and, where only the last
+interactions bear loss, `num_targets`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from genrec.data.histories import Histories, Queries, offsets_from_counts
+from genrec.files import write_atomically
+
+if TYPE_CHECKING:
+    import datasets
+
+SAMPLES_PER_BATCH = 1000
+COLUMN_TYPES = {"items": pa.int32(), "behaviors": pa.int32(), "sessions": pa.int32(), "times": pa.int64()}
+
+
+def training_samples(train: Histories, max_history_items: int) -> Histories:
+    """Return one sample per history: its last `max_history_items` + 1 interactions, all of which bear loss."""
+    return train.last(max_history_items + 1)
+
+
+def validation_samples(validation: Queries, max_history_items: int) -> Histories:
+    """Return one sample per interaction of the asked sessions: what came before the session, then the interaction.
+
+    At most `max_history_items` interactions come before it.
+    Other interactions of the session are left out, as they are when the model is asked about it (GAMER's validation
+    set: interaction-level and session-wise).
+    """
+    targets = validation.targets
+    before = validation.histories.last(max_history_items).select(targets.rows)
+    offsets = offsets_from_counts(before.lengths + 1)
+    is_target = np.zeros(offsets[-1], dtype=bool)
+    is_target[offsets[1:] - 1] = True
+
+    def merged(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        both = np.empty(len(is_target), dtype=np.int64)
+        both[~is_target], both[is_target] = old, new
+        return both
+
+    return replace(
+        before,
+        items=merged(before.items, targets.items),
+        behaviors=merged(before.behaviors, targets.behaviors),
+        sessions=merged(before.sessions, targets.sessions),
+        times=merged(before.times, targets.times),
+        offsets=offsets,
+    )
+
+
+def write_samples(samples: Histories, path: Path, num_targets: int | None = None) -> None:
+    """Write samples as an Arrow stream, atomically.
+
+    Args:
+        samples: One sample per row.
+        path: The file.
+        num_targets: How many of the last interactions bear loss; None leaves the column out: all do.
+    """
+    fields = [pa.field(name, pa.list_(kind)) for name, kind in COLUMN_TYPES.items()]
+    if num_targets is not None:
+        fields.append(pa.field("num_targets", pa.int32()))
+    schema = pa.schema(fields)
+    with (
+        write_atomically(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as file,
+        pa.ipc.new_stream(file, schema) as writer,
+    ):
+        for batch in _batches(samples, schema, num_targets):
+            writer.write_batch(batch)
+
+
+def _batches(samples: Histories, schema: pa.Schema, num_targets: int | None) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(samples), SAMPLES_PER_BATCH):
+        part = samples.select(np.arange(start, min(start + SAMPLES_PER_BATCH, len(samples))))
+        offsets = pa.array(part.offsets, pa.int32())
+        arrays: list[pa.Array] = [
+            pa.ListArray.from_arrays(offsets, pa.array(getattr(part, name), kind))
+            for name, kind in COLUMN_TYPES.items()
+        ]
+        if num_targets is not None:
+            arrays.append(pa.array(np.full(len(part), num_targets), pa.int32()))
+        yield pa.record_batch(arrays, schema=schema)
+
+
+def open_samples(path: Path) -> "datasets.Dataset":
+    """Open written samples as a memory-mapped dataset."""
+    import datasets
+
+    return datasets.Dataset.from_file(str(path))

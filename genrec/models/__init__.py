@@ -1,0 +1,1 @@
+"""Models, one self-contained folder each; `auto` registers them with transformers."""

@@ -1,0 +1,87 @@
+"""How `generate` works for GAMER: its cache, its inputs step by step, and its settings."""
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache
+from transformers.generation import GenerationConfig, GenerationMixin
+
+from .configuration_gamer import GamerConfig
+from .token_layout import read_layout
+
+
+class GamerGenerationMixin(GenerationMixin):
+    """transformers' `generate` for a model that must know the whole sequence at each step."""
+
+    config: GamerConfig
+
+    def _prepare_cache_for_generation(  # type: ignore[override]
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """Give `generate` a cache that grows by layer, since cross-level attention has slots beyond the layers'."""
+        if generation_config.cache_implementation not in (None, "dynamic"):
+            raise ValueError(
+                "GAMER's two attentions per layer need a cache that grows: `cache_implementation` must be left out or "
+                f'"dynamic", got {generation_config.cache_implementation!r}.'
+            )
+        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+            model_kwargs["past_key_values"] = DynamicCache()
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        session_ids: torch.LongTensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return the model's inputs for one step; what all tokens are is read off the whole sequence each time."""
+        layout = read_layout(self.config, input_ids, attention_mask, session_ids)
+        inputs = super().prepare_inputs_for_generation(input_ids, attention_mask=attention_mask, **kwargs)  # type: ignore[misc]
+        # The layout says what these say, and rotary positions may go by sessions rather than by count.
+        inputs.pop("attention_mask", None)
+        inputs.pop("position_ids", None)
+        return {**inputs, "layout": layout.to(inputs["input_ids"].device)}
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], is_encoder_decoder: bool = False, num_new_tokens: int = 1
+    ) -> dict[str, Any]:
+        """Put generated tokens into the session of the behavior token they follow."""
+        model_kwargs = super()._update_model_kwargs_for_generation(
+            outputs, model_kwargs, is_encoder_decoder, num_new_tokens
+        )
+        session_ids = model_kwargs.get("session_ids")
+        if session_ids is not None:
+            new = session_ids[:, -1:].expand(-1, num_new_tokens)
+            model_kwargs["session_ids"] = torch.cat([session_ids, new], dim=1)
+        return model_kwargs
+
+
+def default_generation_config(config: GamerConfig) -> GenerationConfig:
+    """Return the complete settings of beam search for one item; its score is the sum of its codes' log-probabilities.
+
+    Every setting that touches lengths or scores is stated, at the value that leaves them alone, so that none is
+    inherited. Nothing is sampled; `top_k` is then unused, and 50 the only value that transformers agrees to save.
+
+    Args:
+        config: The model's configuration; the number of its levels is how many tokens are generated.
+    """
+    return GenerationConfig(
+        max_new_tokens=config.num_levels or None,
+        min_length=0,
+        do_sample=False,
+        num_beams=20,
+        num_return_sequences=1,
+        length_penalty=0.0,
+        early_stopping=True,
+        temperature=1.0,
+        top_k=50,
+        top_p=1.0,
+        typical_p=1.0,
+        epsilon_cutoff=0.0,
+        eta_cutoff=0.0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        renormalize_logits=False,
+        use_cache=True,
+        pad_token_id=config.pad_token_id,
+    )

@@ -1,0 +1,58 @@
+"""Presets: model configurations, item-tokenizer settings and recipes that come with genrec.
+
+They live at the top of the repository (`hub_configs/`, `tokenizers/`, `examples/recipes/`). Links in this folder lead
+there, so a wheel carries the files as package data and a checkout or an editable install sees the same paths.
+"""
+
+import difflib
+from pathlib import Path
+
+HOMES = {"hub_configs": "hub_configs", "tokenizers": "tokenizers", "recipes": "examples/recipes"}
+
+
+def preset_folder(kind: str) -> Path:
+    """Return the folder of one kind of preset: in the package, or in the checkout where links are not kept.
+
+    Args:
+        kind: `"hub_configs"`, `"tokenizers"` or `"recipes"`.
+
+    Raises:
+        FileNotFoundError: If neither place has it, which means a broken installation.
+    """
+    here = Path(__file__).parent
+    places = [here / kind, here.parent.parent / HOMES[kind]]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(f"This installation lacks its {kind} presets (looked in {places}). Install genrec again.")
+
+
+def preset_names(kind: str) -> list[str]:
+    """Return the names that `preset_path` knows.
+
+    Example:
+        >>> "gamer-small" in preset_names("hub_configs")
+        True
+    """
+    names = (path.stem if path.suffix == ".yaml" else path.name for path in preset_folder(kind).iterdir())
+    return sorted(name for name in names if not name.startswith((".", "README")))
+
+
+def preset_path(kind: str, name: str) -> Path:
+    """Return where a preset lies: a folder, or a file for recipes.
+
+    Args:
+        kind: `"hub_configs"`, `"tokenizers"` or `"recipes"`.
+        name: The preset's name, for a recipe with or without `.yaml`.
+
+    Raises:
+        ValueError: If there is no such preset; the message names the nearest one.
+    """
+    file_name = f"{name.removesuffix('.yaml')}.yaml" if kind == "recipes" else name
+    path = preset_folder(kind) / file_name
+    if name and path.exists():
+        return path
+    names = preset_names(kind)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"There is no preset {name!r} in {kind}.{meant} There are: {', '.join(names)}.")

@@ -1,0 +1,12 @@
+"""Training: samples, collators, arguments and `GenRecTrainer`."""
+
+from genrec.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "genrec.training.arguments": ["GenRecTrainingArguments"],
+        "genrec.training.collators": ["HistoryCollator"],
+        "genrec.training.trainer": ["GenRecTrainer"],
+    },
+)

@@ -1,0 +1,58 @@
+"""The folders that a run resumes from: which is the newest, and whether all its files are whole.
+
+Weights are safetensors. The optimizer's and the random generators' states are files that transformers writes with
+`torch.save` and reads back as plain tensors (`weights_only`); they serve resuming alone and are part of no checkpoint
+that is published.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+
+def newest_checkpoint(output_dir: str | Path) -> Path | None:
+    """Return the checkpoint of the latest step that was written to its end, or None.
+
+    The trainer's state is the last file of a checkpoint, so a folder that a killed run left half-written lacks it.
+    """
+    states = Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")
+    whole = [state.parent for state in states if _fault(state) is None]
+    return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def check_checkpoint(folder: str | Path) -> None:
+    """Refuse a checkpoint with a truncated or corrupt file, before anything is read from it.
+
+    Raises:
+        ValueError: If a file is not whole, or the folder is no checkpoint.
+    """
+    folder = Path(folder)
+    if not (folder / TRAINER_STATE_NAME).is_file():
+        raise ValueError(
+            f"{folder} is no whole checkpoint to resume from: it has no {TRAINER_STATE_NAME}. Resume from another."
+        )
+    for path in sorted(folder.iterdir()):
+        if (fault := _fault(path)) is not None:
+            raise ValueError(
+                f"{path} is truncated or corrupt ({fault}). Delete the folder {folder.name} and resume from an earlier "
+                "checkpoint."
+            )
+
+
+def _fault(path: Path) -> str | None:
+    """Say what is wrong with a file as far as its form shows, without reading weights; None if nothing is."""
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):
+                pass
+        elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):  # what `torch.save` writes
+            return "no whole zip archive"
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        return str(error)
+    return None

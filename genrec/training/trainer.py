@@ -1,0 +1,381 @@
+"""`GenRecTrainer`: transformers' `Trainer` for histories, with length-bucketed batches and validation by ranking.
+
+Trains on user-level samples with the loss on code tokens only (Wang et al., GAMER, section 3.2 and appendix), validates
+on session-wise samples, and chooses the checkpoint by validation NDCG@10 or loss. Runs unchanged under `accelerate
+launch`: any number of processes step through the same batches, and the loss is the mean over the label tokens of all.
+"""
+
+import inspect
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, set_seed
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging
+
+from genrec.data.histories import Queries
+from genrec.files import write_json
+from genrec.item_tokenizers.base import ItemTokenizer
+from genrec.training.arguments import GenRecTrainingArguments
+from genrec.training.callbacks import EarlyStopping, EpochLog, TimeBudget
+from genrec.training.checkpoints import check_checkpoint, newest_checkpoint
+from genrec.training.collators import HistoryCollator
+from genrec.training.progress import REPORT_FILE, MetricsFile, ProgressLines, TrainingClock, training_report
+from genrec.training.samplers import LengthBucketBatchSampler
+from genrec.training.samples import HistoryDataset, sample_lengths
+from genrec.training.validation import merged_ndcg, ranking_subset, validation_loss, validation_subset
+
+ARGUMENTS_FILE = "training_arguments.json"
+
+
+class GenRecTrainer(Trainer):
+    """Trains a generative recommender.
+
+    The output folder gets `checkpoint-<step>/` folders to resume from, `metrics.jsonl` with every logged record and
+    `training_report.json`. After `train` the model holds the best checkpoint's weights.
+
+    On two CPU processes: `accelerate launch --multi_gpu --num_machines 1 --num_processes 2 train.py`, with
+    `use_cpu=True` in the arguments. (`--cpu` alone starts one process, whatever the number asked for.)
+
+    Args:
+        model: A model whose `forward` takes `input_ids`, `attention_mask`, `labels`, `session_ids` and `temperature`,
+            such as `GamerForCausalLM`.
+        args: How to train.
+        tokenizer: The fitted item tokenizer whose codes the model predicts.
+        train_dataset: Samples by row number (see `genrec.training.samples`): `HistoryDataset`, or what
+            `PreparedDataset.train_dataset` gives.
+        eval_dataset: Validation samples, usually one target each; needed unless `args.eval_strategy` is `"no"`.
+        ranking_queries: Validation queries to rank for, needed if `args.selection_metric` is `"ndcg@10"`. Without that
+            metric they may still be given; their NDCG@10 is then recorded only.
+        callbacks: Further callbacks.
+        optimizers: An optimizer and a learning-rate schedule of your own, or None for those of `args`.
+
+    Raises:
+        ValueError: If the model has another vocabulary than the tokenizer or cannot apply the temperature, or a
+            dataset that the arguments need is missing or has other item rows than the tokenizer.
+
+    Example:
+        >>> import tempfile
+        >>> from genrec.data.histories import as_histories
+        >>> from genrec.item_tokenizers import ChunkedIDTokenizer
+        >>> from genrec.models.gamer import GamerConfig, GamerForCausalLM
+        >>> from genrec.training.samples import HistoryDataset
+        >>> tokenizer = ChunkedIDTokenizer(chunk_size=2).fit(None, ["a", "b", "c"], "view,buy")
+        >>> shape = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, head_dim=8)
+        >>> config = GamerConfig(**shape, num_key_value_heads=1, **tokenizer.model_config_fields())
+        >>> histories = as_histories([[("a", "view"), ("b", "buy")]] * 8, tokenizer.item_ids, tokenizer.ladder)
+        >>> args = GenRecTrainingArguments(
+        ...     output_dir=tempfile.mkdtemp(), max_steps=2, eval_strategy="no", disable_tqdm=True, use_cpu=True
+        ... )
+        >>> trainer = GenRecTrainer(GamerForCausalLM(config), args, tokenizer, HistoryDataset(histories))
+        >>> trainer.train().global_step
+        2
+    """
+
+    args: GenRecTrainingArguments
+    model: Any  # what accelerate makes of the model keeps its attributes
+    data_collator: Any
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: GenRecTrainingArguments,
+        tokenizer: ItemTokenizer,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        ranking_queries: Queries | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+    ) -> None:
+        _check_model(model, args, tokenizer)
+        _check_validation_data(args, eval_dataset, ranking_queries)
+        _check_rows(tokenizer, train_dataset, eval_dataset)
+        self.item_tokenizer = tokenizer
+        self.ranking_queries = ranking_subset(ranking_queries, args.max_ranking_queries, args.seed)
+        self.max_history_items = args.max_history_items or model.config.max_history_items
+        self._train_lengths = sample_lengths(train_dataset).clip(max=self.max_history_items + 1)
+        self._flops_per_token = 6 * model.num_parameters(exclude_embeddings=True)
+        self._use_cache = model.config.use_cache
+        self.clock = TrainingClock(int(self._train_lengths.sum()) * tokenizer.vocabulary.tokens_per_item)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=self._collator(args, behavior_loss=getattr(model.config, "behavior_loss_weight", 0) > 0),
+            train_dataset=train_dataset,
+            eval_dataset=validation_subset(eval_dataset, args.max_validation_samples, args.seed),
+            callbacks=[self.clock, EpochLog(), *self._stopping_rules(args), MetricsFile(), *(callbacks or [])],
+            optimizers=optimizers,
+        )
+        for callback in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
+            self.remove_callback(callback)
+        self.add_callback(ProgressLines())
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train, restore the best checkpoint, and write `training_report.json`.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder to go on from, or True for the newest whole one in the output
+                folder. The result is then, to the bit, that of a run that was never interrupted.
+            trial: As in `Trainer.train`.
+            ignore_keys_for_eval: Not used; here for `Trainer`.
+
+        Raises:
+            ValueError: If there is no such checkpoint, it is corrupt or another model's, if a new run would write into
+                the folder of another, or if the loss stops being finite.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = _newest_checkpoint_or_raise(self.args.output_dir)
+        if resume_from_checkpoint:
+            check_checkpoint(resume_from_checkpoint)
+        else:
+            _check_folder_is_free(self.args.output_dir)
+        set_seed(self.args.seed + self.args.process_index)  # processes must not drop the same units
+        try:
+            output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        finally:
+            self.model.config.use_cache = self._use_cache  # transformers turns it off for training
+        if self.is_world_process_zero():
+            write_json(Path(self.args.output_dir or ".") / REPORT_FILE, self.report())
+        return output
+
+    def report(self) -> dict[str, Any]:
+        """Say how the run went so far (see `training_report`), with its `seconds`."""
+        return {**training_report(self.state, self.args), "seconds": round(self.clock.seconds, 3)}
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return this process's share of the length-bucketed batches."""
+        sampler = LengthBucketBatchSampler(
+            self._train_lengths,
+            self._train_batch_size * self.args.world_size,
+            num_processes=self.args.world_size,
+            process_index=self.args.process_index,
+            pool_batches=self.args.bucket_batches,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+        )
+        return self._dataloader(self.train_dataset, sampler, self.data_collator)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return this process's share of the validation batches, longest first."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        sampler = LengthBucketBatchSampler(
+            sample_lengths(dataset).clip(max=self.max_history_items + 1),
+            self.args.eval_batch_size * self.args.world_size,
+            num_processes=self.args.world_size,
+            process_index=self.args.process_index,
+            shuffle=False,
+        )
+        return self._dataloader(dataset, sampler, self._collator(self.args))
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return and log the validation loss and, with ranking queries, the merged NDCG@10.
+
+        Args:
+            eval_dataset: Other samples than those given to the trainer; there is then no ranking.
+            ignore_keys: Not used; here for `Trainer`.
+            metric_key_prefix: What the metrics' names begin with.
+        """
+        self.model.eval()
+        with self.clock.paused():
+            batches = self.get_eval_dataloader(eval_dataset)
+            loss = validation_loss(self.model, batches, self.args.temperature, self.accelerator)
+            metrics = {f"{metric_key_prefix}_loss": loss}
+            if self.ranking_queries is not None and eval_dataset is None:
+                metrics[f"{metric_key_prefix}_ndcg@10"] = merged_ndcg(
+                    self.model, self.item_tokenizer, self.ranking_queries, self.args, self.accelerator
+                )
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of a batch at the arguments' temperature, with the causal mask for the first steps if asked.
+
+        The model's config says whether it is session-wise. It is changed for this call only, so that validation, and
+        every checkpoint, is of the model as it will be used.
+        """
+        inputs = {**inputs, "temperature": self.args.temperature}
+        config = self.accelerator.unwrap_model(model).config
+        is_session_wise = getattr(config, "session_wise", False)
+        if self.state.global_step < self.args.causal_share * self.state.max_steps:
+            config.session_wise = False
+        try:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        finally:
+            config.session_wise = is_session_wise
+
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        """Log a record, with the run's seconds and speed; the last one says how the run went.
+
+        Raises:
+            ValueError: If the training loss is not finite.
+        """
+        if "train_loss" in logs:  # transformers' closing record
+            logs = {"train_loss": logs["train_loss"], **training_report(self.state, self.args)}
+        if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise ValueError(
+                    f"The training loss is {logs['loss']} at step {self.state.global_step}: the run diverged. Lower "
+                    f"`learning_rate` ({self.args.learning_rate}) or raise `warmup_steps` ({self.args.warmup_steps})."
+                )
+            logs["tokens_per_second"] = round(self.clock.tokens_per_second(self.state.epoch or 0.0), 1)
+        logs["seconds"] = round(self.clock.seconds, 3)
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return the operations of a step, without walking over all parameters each time."""
+        return self._flops_per_token * inputs["input_ids"].numel()
+
+    def _dataloader(self, dataset: Any, sampler: LengthBucketBatchSampler, collator: HistoryCollator) -> DataLoader:
+        loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+        # The sampler has dealt the batches out already: one process, as far as accelerate is concerned.
+        return prepare_data_loader(
+            loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
+
+    def _collator(self, args: GenRecTrainingArguments, **options: Any) -> HistoryCollator:
+        return HistoryCollator(
+            self.item_tokenizer.item_tokens,
+            self.item_tokenizer.vocabulary,
+            self.max_history_items,
+            pad_to_multiple_of=args.pad_to_multiple_of,
+            **options,
+        )
+
+    def _stopping_rules(self, args: GenRecTrainingArguments) -> list[TrainerCallback]:
+        rules: list[TrainerCallback] = []
+        if args.early_stopping_patience is not None and args.eval_strategy != "no":
+            rules.append(EarlyStopping(args.early_stopping_patience))
+        if args.max_seconds is not None:
+            rules.append(TimeBudget(self._is_time_over))
+        return rules
+
+    def _is_time_over(self) -> bool:
+        """Whether the time is used up, as the first process's clock says it to all."""
+        is_over = torch.tensor(float(self.clock.seconds > (self.args.max_seconds or math.inf)))
+        if self.args.world_size > 1:
+            is_over = is_over.to(self.accelerator.device)
+            torch.distributed.broadcast(is_over, src=0)
+        return bool(is_over)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save weights, config and arguments; `Trainer` would pickle the arguments."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir or ".")
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model.save_pretrained(folder, state_dict=state_dict)
+        write_json(folder / ARGUMENTS_FILE, json.loads(self.args.to_json_string()))
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with _quiet():  # no bar over one file, no word about the clock of the file system
+            super()._save_checkpoint(*args, **kwargs)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Refuse weights of another model; tied weights are stored once and so always missing."""
+        tied = set(self.model.all_tied_weights_keys)
+        strange = sorted((set(load_result.missing_keys) - tied) | set(load_result.unexpected_keys))
+        if strange:
+            raise ValueError(
+                f"The checkpoint is not of this model: {strange[0]!r} is in only one of them. Resume with the config "
+                "that the run was started with."
+            )
+
+
+def _newest_checkpoint_or_raise(output_dir: str | None) -> str:
+    checkpoint = newest_checkpoint(output_dir or ".")
+    if checkpoint is None:
+        raise ValueError(f"There is no whole checkpoint in {output_dir} to resume from. Start without resuming.")
+    return str(checkpoint)
+
+
+def _check_folder_is_free(output_dir: str | None) -> None:
+    checkpoint = newest_checkpoint(output_dir or ".")
+    if checkpoint is not None:
+        raise ValueError(
+            f"{checkpoint} is of an earlier run, which a new one would mix with. Pass `resume_from_checkpoint=True` to "
+            "go on with it, delete it, or choose another `output_dir`."
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own progress bars and warnings off the screen for a while."""
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()
+
+
+def _check_model(model: PreTrainedModel, args: GenRecTrainingArguments, tokenizer: ItemTokenizer) -> None:
+    num_tokens = tokenizer.vocabulary.vocab_size
+    if model.config.vocab_size != num_tokens:
+        raise ValueError(
+            f"The model has {model.config.vocab_size} token ids but the item tokenizer {num_tokens}. Build the "
+            "model's config with `**tokenizer.model_config_fields()`."
+        )
+    if args.temperature != 1.0 and "temperature" not in inspect.signature(model.forward).parameters:
+        raise ValueError(
+            f"`temperature={args.temperature}` would be ignored: the `forward` of {type(model).__name__} does not take "
+            "it. Leave it at 1."
+        )
+    if args.causal_share > 0 and not getattr(model.config, "session_wise", False):
+        raise ValueError(
+            f"`causal_share={args.causal_share}` would be ignored: the model is causal throughout. Set "
+            "`session_wise=True` in its config, or leave it out."
+        )
+
+
+def _check_validation_data(args: GenRecTrainingArguments, eval_dataset: Any, ranking_queries: Queries | None) -> None:
+    if args.eval_strategy == "no":
+        return
+    if eval_dataset is None:
+        raise ValueError("`eval_dataset` is needed to validate. Give it, or set `eval_strategy='no'`.")
+    if args.selection_metric != "loss" and not ranking_queries:
+        raise ValueError(
+            f"`ranking_queries` are needed for `selection_metric={args.selection_metric!r}`. Give the validation "
+            "queries of the split, or set `selection_metric='loss'`."
+        )
+
+
+def _check_rows(tokenizer: ItemTokenizer, *datasets: Any) -> None:
+    for dataset in datasets:
+        if isinstance(dataset, HistoryDataset) and not np.array_equal(dataset.histories.item_ids, tokenizer.item_ids):
+            raise ValueError(
+                "The dataset's rows are not the item tokenizer's: their `item_ids` differ. Read the histories with "
+                "`as_histories(..., item_ids=tokenizer.item_ids)`, or fit the tokenizer on the dataset's catalog."
+            )

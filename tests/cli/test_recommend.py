@@ -1,0 +1,77 @@
+import csv
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+ITEM_IDS = set(range(1, 26))
+
+
+@pytest.fixture
+def histories(tmp_path):
+    path = tmp_path / "histories.csv"
+    path.write_text(
+        "user_id,item_id,behavior,timestamp\n7,3,view,1700000000\n7,4,cart,1700000060\n8,5,view,1700000000\n8,999,buy,1700000009\n"
+    )
+    return path
+
+
+def test_lists_are_printed_by_user(finished, genrec, histories):
+    result = genrec("recommend", finished.run / "checkpoint", histories, "-k", 5)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "Skipped 1 interactions whose item the catalog lacks."
+    assert [line for line in lines if line.startswith("user")] == ["user 7", "user 8"]
+    assert {int(line.split()[1]) for line in lines if line.startswith("   ")} <= ITEM_IDS
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_lists_are_written_as_a_table(finished, genrec, histories, tmp_path, suffix):
+    path = tmp_path / f"lists.{suffix}"
+    result = genrec(
+        "recommend", finished.run / "checkpoint", histories, "-k", 3, "--output", path, "--behavior", "view"
+    )
+    assert result.exit_code == 0, result.output
+    if suffix == "parquet":
+        rows = pq.read_table(path).to_pylist()
+    elif suffix == "csv":
+        rows = list(csv.DictReader(path.open()))
+    else:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(int(row["user_id"]), int(row["rank"])) for row in rows] == [(7, 1), (7, 2), (7, 3), (8, 1), (8, 2), (8, 3)]
+    assert {int(row["item_id"]) for row in rows} <= ITEM_IDS
+
+
+def test_a_user_of_the_runs_own_data_needs_no_table(finished, genrec):
+    result = genrec("recommend", finished.run / "checkpoint", "--user", "u3", "--exclude-seen", "-k", 2)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == "user u3"
+
+
+def test_users_of_a_table_can_be_chosen(finished, genrec, histories):
+    result = genrec("recommend", finished.run / "checkpoint", histories, "--user", "8")
+    assert [line for line in result.stdout.splitlines() if line.startswith("user")] == ["user 8"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Nobody is asked about. Give a table of histories, or `--user ID`"),
+        (["--user", "nobody"], "The run's data has no user 'nobody'."),
+        (["HISTORIES", "--user", "9"], "The histories have no user '9'."),
+        (["HISTORIES", "--unknown-items", "error"], "which is not in the catalog of 25 items"),
+        (["HISTORIES", "--output", "lists.xlsx"], "`--output` must end in one of .csv, .parquet, .jsonl"),
+        (["HISTORIES", "--behavior", "steal"], "Unknown behavior 'steal'. The ladder has: view, cart, buy."),
+    ],
+)
+def test_mistakes_get_a_message(finished, genrec, histories, arguments, message):
+    arguments = [histories if argument == "HISTORIES" else argument for argument in arguments]
+    result = genrec("recommend", finished.run / "checkpoint", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+
+
+def test_a_missing_checkpoint_is_said_so(genrec, tmp_path, histories):
+    result = genrec("recommend", tmp_path / "nothing", histories)
+    assert result.exit_code == 2
+    assert "There is no folder" in result.stderr

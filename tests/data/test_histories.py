@@ -1,0 +1,150 @@
+"""Histories: reading every form users write them in, and row arithmetic against plain lists."""
+
+import datetime
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from genrec.data.histories import Histories, ItemIndex, Queries, as_histories, as_id_array, sessions_by_gap
+
+ITEM_IDS = ["a", "b", "c", "d"]
+LISTS = [[("a", "view"), ("b", "buy"), ("a", "buy")], [], [("d", "view")]]
+
+
+def make() -> Histories:
+    return as_histories(LISTS, ITEM_IDS, "view,buy")
+
+
+def as_lists(histories: Histories) -> list[list[tuple[int, int]]]:
+    return [list(zip(history.items.tolist(), history.behaviors.tolist(), strict=True)) for history in histories]
+
+
+def test_lists_become_rows_and_indices():
+    histories = make()
+    assert as_lists(histories) == [[(0, 0), (1, 1), (0, 1)], [], [(3, 0)]]
+    assert histories.lengths.tolist() == [3, 0, 1]
+    assert histories.rows.tolist() == [0, 0, 0, 2]
+
+
+def test_without_times_every_interaction_is_its_own_session():
+    assert make().sessions.tolist() == [0, 1, 2, 0]
+
+
+def test_with_times_sessions_follow_the_gap():
+    times = [0, 1800, 3601]
+    histories = as_histories([[("a", "view", time) for time in times]], ITEM_IDS, "view,buy")
+    assert histories.sessions.tolist() == [0, 0, 1]
+    assert (
+        as_histories([[("a", "view", t) for t in times]], ITEM_IDS, "view", gap_minutes=60).sessions.tolist() == [0] * 3
+    )
+
+
+def test_sessions_by_gap_restart_for_every_user_and_accept_nothing():
+    rows, times = np.array([0, 0, 1, 1, 1]), np.array([0, 61, 62, 63, 200])
+    assert sessions_by_gap(rows, times, gap_minutes=1).tolist() == [0, 1, 0, 0, 1]
+    assert sessions_by_gap(rows[:0], times[:0], gap_minutes=1).tolist() == []
+
+
+COLUMNS = {
+    "user_id": ["u", "v", "u"],
+    "item_id": ["a", "d", "b"],
+    "behavior": ["view", "view", "buy"],
+    "timestamp": [5000, 7, 20],
+}
+
+
+@pytest.mark.parametrize("make_table", [dict, pa.table, pd.DataFrame, pl.DataFrame])
+def test_any_table_is_grouped_by_user_and_sorted_by_time(make_table):
+    histories = as_histories(make_table(COLUMNS), ITEM_IDS, "view,buy")
+    assert histories.users.tolist() == ["u", "v"]
+    assert as_lists(histories) == [[(1, 1), (0, 0)], [(3, 0)]]
+    assert histories.sessions.tolist() == [0, 1, 0]
+
+
+def test_a_table_may_bring_sessions_and_may_lack_users_and_times():
+    table = {"item_id": ["a", "b"], "behavior": ["view", "view"], "session": [4, 4]}
+    histories = as_histories(table, ITEM_IDS, "view,buy")
+    assert histories.sessions.tolist() == [4, 4]
+    assert histories.users.tolist() == [0]
+
+
+def test_date_times_are_read_as_seconds():
+    moment = datetime.datetime(1970, 1, 1, 0, 1)
+    assert as_histories([[("a", "view", moment)]], ITEM_IDS, "view").times.tolist() == [60]
+
+
+def test_a_table_without_items_is_refused():
+    with pytest.raises(ValueError, match="'item_id' is missing"):
+        as_histories({"item": ["a"], "behavior": ["view"]}, ITEM_IDS, "view")
+
+
+@pytest.mark.parametrize(
+    "wrong", [[("a", "view")], [["a", "view", 3, 4]], [[("a",)]], [[("a", "view"), ("a", "view", 1)]]]
+)
+def test_a_wrong_shape_of_history_is_refused(wrong):
+    with pytest.raises(ValueError, match="A history is a list of"):
+        as_histories(wrong, ITEM_IDS, "view")
+
+
+def test_falling_times_are_refused():
+    with pytest.raises(ValueError, match="history 1 has time 4 after 5"):
+        as_histories([[("a", "view", 9)], [("a", "view", 5), ("b", "view", 4)]], ITEM_IDS, "view")
+
+
+def test_an_unknown_behavior_is_refused():
+    with pytest.raises(ValueError, match="Unknown behavior 'steal'"):
+        as_histories([[("a", "steal")]], ITEM_IDS, "view")
+
+
+def test_unknown_items_are_skipped_and_counted_or_refused():
+    lists = [[("a", "view"), ("zzz", "view")], [("yyy", "buy")]]
+    histories = as_histories(lists, ITEM_IDS, "view,buy")
+    assert as_lists(histories) == [[(0, 0)], []]
+    assert histories.num_unknown == 2
+    with pytest.raises(ValueError, match=r"History 0 names the item 'zzz'.*4 items"):
+        as_histories(lists, ITEM_IDS, "view,buy", unknown_items="error")
+    with pytest.raises(ValueError, match="must be 'skip' or 'error', got 'drop'"):
+        as_histories(lists, ITEM_IDS, "view,buy", unknown_items="drop")
+
+
+def test_histories_of_another_catalog_are_mapped_by_id():
+    mapped = as_histories(make(), ["d", "a"], "buy,view,like")
+    assert as_lists(mapped) == [[(1, 1), (1, 0)], [], [(0, 1)]]
+    assert mapped.num_unknown == 1
+    same = as_histories(make(), ITEM_IDS, "view,buy")
+    assert as_lists(same) == as_lists(make())
+
+
+def test_select_repeats_and_reorders_like_a_list():
+    histories = make()
+    lists = as_lists(histories)
+    assert as_lists(histories.select(np.array([2, 0, 0]))) == [lists[2], lists[0], lists[0]]
+    assert as_lists(histories.select(np.array([False, True, True]))) == [lists[1], lists[2]]
+    assert histories.select(np.array([2, 0])).users.tolist() == [2, 0]
+
+
+def test_last_and_keep_cut_like_a_list():
+    histories = make()
+    lists = as_lists(histories)
+    assert as_lists(histories.last(2)) == [history[-2:] for history in lists]
+    assert as_lists(histories.keep(histories.behaviors == 1)) == [[(1, 1), (0, 1)], [], []]
+
+
+def test_query_times_travel_with_their_rows():
+    from dataclasses import replace
+
+    histories = replace(make(), query_times=np.array([10, 20, 30]))
+    queries = Queries(histories, make()).select(np.array([2, 1]))
+    assert queries.histories.query_times is not None
+    assert queries.histories.query_times.tolist() == [30, 20]
+    assert len(queries) == 2
+
+
+def test_ids_keep_their_type():
+    assert as_id_array([3, 1]).tolist() == [3, 1]
+    assert as_id_array(["3", "1"]).tolist() == ["3", "1"]
+    assert ItemIndex(as_id_array([3, 1])).rows([1, 3, "3"]).tolist() == [1, 0, -1]
+    assert ItemIndex(as_id_array(["x", "y"])).rows(np.array(["y", "z"], dtype=object)).tolist() == [1, -1]

@@ -1,0 +1,40 @@
+import numpy as np
+
+from genrec.data.histories import as_histories
+from genrec.data.samples import open_samples, training_samples, validation_samples, write_samples
+from genrec.data.splits import split_last_session
+
+HOUR = 3600
+
+
+def long_user(num_sessions):
+    return [(session % 5, "view", session * HOUR) for session in range(num_sessions)]
+
+
+def test_training_samples_keep_one_more_than_the_history():
+    histories = as_histories([long_user(7), long_user(2)], list(range(5)), "view")
+    assert training_samples(histories, 3).lengths.tolist() == [4, 2]
+    assert training_samples(histories, 3)[0].sessions.tolist() == [3, 4, 5, 6]
+
+
+def test_validation_samples_cut_the_history_before_adding_the_interaction():
+    user = [*long_user(6), (1, "view", 5 * HOUR), (2, "buy", 5 * HOUR), (0, "view", 9 * HOUR)]
+    split = split_last_session(as_histories([user], list(range(5)), "view,buy"))
+    samples = validation_samples(split.validation, 2)
+    assert [history.items.tolist() for history in samples] == [[3, 4, 0], [3, 4, 1], [3, 4, 2]]
+    assert [history.behaviors.tolist() for history in samples] == [[0, 0, 0], [0, 0, 0], [0, 0, 1]]
+    assert [history.sessions.tolist() for history in samples] == [[3, 4, 5]] * 3
+    assert samples.times.tolist() == [3 * HOUR, 4 * HOUR, 5 * HOUR] * 3
+
+
+def test_written_samples_come_back_and_leave_no_other_file(tmp_path):
+    histories = as_histories([long_user(3), long_user(1)], list(range(5)), "view")
+    write_samples(histories, tmp_path / "s.arrow", num_targets=1)
+    samples = open_samples(tmp_path / "s.arrow")
+    assert samples["num_targets"][:] == [1, 1]
+    assert samples["items"][:] == [[0, 1, 2], [0]]
+    assert samples["times"][0] == [0, HOUR, 2 * HOUR]
+    assert [path.name for path in tmp_path.iterdir()] == ["s.arrow"]
+    write_samples(histories.select(np.array([], dtype=int)), tmp_path / "none.arrow")
+    assert len(open_samples(tmp_path / "none.arrow")) == 0
+    assert open_samples(tmp_path / "none.arrow").column_names == ["items", "behaviors", "sessions", "times"]

@@ -1,0 +1,99 @@
+"""Cross-level attention against loops over tokens, heads and keys."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+from genrec.models.gamer import GamerConfig
+from genrec.models.gamer.attention import CrossLevelAttention
+from genrec.models.gamer.behavior_masks import build_mask, cross_level_mask, sees_lower_level
+
+LEVELS = torch.tensor([[1, 1, 0, 0, 2, 2, 0, 1], [0, 0, 1, 2, 2, 1, 0, 0]])
+BEHAVIORS = LEVELS + 1 + (torch.arange(8) % 2) * (LEVELS == 1)  # level 1 holds the behaviors 1 and 2
+HAS_KEY = [[0, 0, 0, 0, 1, 1, 0, 1], [0, 0, 1, 1, 1, 1, 0, 0]]
+
+
+@pytest.fixture
+def attention(config_of: Callable[..., GamerConfig]) -> CrossLevelAttention:
+    torch.manual_seed(0)
+    config = config_of()
+    attention = CrossLevelAttention(config, layer_idx=1).eval()
+    for parameter in attention.parameters():
+        parameter.data.normal_()
+    return attention
+
+
+def random_inputs() -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    angles = torch.rand(2, 8, 4, generator=generator).repeat(1, 1, 2) * 3
+    return torch.randn(2, 8, 16, generator=generator), (angles.cos(), angles.sin())
+
+
+def normed(vector: Tensor, weight: Tensor) -> Tensor:
+    return vector * weight / math.sqrt((vector**2).mean().item() + 1e-6)
+
+
+def rotated(vector: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    turned = torch.cat([-vector[4:], vector[:4]])
+    return vector * cos + turned * sin
+
+
+def naive_output(attention: CrossLevelAttention, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Equations 2 to 4, one number at a time."""
+    output = torch.zeros(2, 8, 16)
+    for user in range(2):
+        projected = []
+        for token in range(8):
+            x, row = hidden[user, token], BEHAVIORS[user, token]
+            query = attention.q_proj.weight @ x + attention.q_behavior_embedding.weight[row]
+            key = attention.k_proj.weight @ x + attention.k_behavior_embedding.weight[row]
+            value = attention.v_proj.weight @ x + attention.v_behavior_embedding.weight[row]
+            turn = rotary[0][user, token], rotary[1][user, token]
+            queries = [rotated(normed(part, attention.q_norm.weight), *turn) for part in query.split(8)]
+            keys = [rotated(normed(part, attention.k_norm.weight), *turn) for part in key.split(8)]
+            projected.append((queries, keys, value.split(8)))
+        for token in range(8):
+            seen = [key for key in range(token) if LEVELS[user, key] < LEVELS[user, token]]
+            if not seen:
+                continue
+            heads = []
+            for head in range(4):
+                scores = torch.stack([projected[token][0][head] @ projected[key][1][head // 2] for key in seen])
+                weights = (scores / math.sqrt(8)).softmax(dim=0)
+                heads.append(sum(weight * projected[key][2][head // 2] for weight, key in zip(weights, seen)))
+            gate = silu(attention.gate_proj.weight @ hidden[user, token])
+            output[user, token] = (attention.o_proj.weight @ torch.cat(heads)) * gate
+    return output
+
+
+def run(attention: CrossLevelAttention, implementation: str) -> Tensor:
+    attention.config._attn_implementation = implementation
+    hidden, rotary = random_inputs()
+    real = torch.ones_like(LEVELS, dtype=torch.bool)
+    has_key = sees_lower_level(LEVELS, None, real)
+    mask = build_mask(cross_level_mask(LEVELS, LEVELS, None), real, has_key, 8, implementation, torch.float32)
+    return attention(hidden, rotary, BEHAVIORS, mask, has_key)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
+def test_it_is_the_papers_equations_and_zero_without_a_key(attention: CrossLevelAttention, implementation: str):
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # flex attention, without minutes of compiling
+        output = run(attention, implementation)
+        torch.testing.assert_close(output, naive_output(attention, *random_inputs()), atol=1e-4, rtol=1e-4)
+    assert (output.abs().sum(dim=-1) > 0).int().tolist() == HAS_KEY
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_gradients_are_finite_where_rows_see_nothing(attention: CrossLevelAttention, implementation: str):
+    run(attention, implementation).square().sum().backward()
+    for name, parameter in attention.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_its_cache_slot_lies_behind_all_self_attentions(attention: CrossLevelAttention):
+    assert attention.layer_idx == 2 + 1

@@ -1,0 +1,100 @@
+import json
+import time
+
+import pytest
+from transformers import TrainerControl, TrainerState
+
+from genrec.training.progress import MetricsFile, TrainingClock, progress_line, training_report
+
+CONTROL = TrainerControl()
+
+
+def state_of(losses: list[float], step: int = 0, max_steps: int = 100) -> TrainerState:
+    state = TrainerState(epoch=float(len(losses)), global_step=step, max_steps=max_steps, num_train_epochs=10)
+    state.log_history = [
+        {"eval_loss": loss, "epoch": float(number), "step": 10 * number, "seconds": 3.0 * number}
+        for number, loss in enumerate(losses, start=1)
+    ]
+    return state
+
+
+@pytest.mark.parametrize(
+    ("losses", "best_epoch", "still_improving"),
+    [
+        ([1.0], 1.0, True),
+        ([3.0, 2.0, 1.0], 3.0, True),
+        ([3.0, 1.0, 2.0], 2.0, False),
+        ([2.0] * 8 + [1.0, 1.5], 9.0, True),  # the last tenth of ten
+        ([2.0] * 7 + [1.0, 1.5, 1.5], 8.0, False),
+    ],
+)
+def test_the_report_names_the_best_epoch_and_says_whether_more_might_help(
+    make_args, losses, best_epoch, still_improving
+):
+    report = training_report(state_of(losses), make_args())
+    assert report["best_epoch"] == best_epoch
+    assert report["best_step"] == 10 * best_epoch
+    assert report["best_loss"] == min(losses)
+    assert report["still_improving"] == still_improving
+
+
+@pytest.mark.parametrize(
+    ("step", "losses", "limits", "reason"),
+    [
+        (100, [1.0, 2.0], {"max_seconds": 5.0}, "schedule"),
+        (20, [1.0, 2.0, 2.0], {"early_stopping_patience": 2, "max_seconds": 5.0}, "patience"),
+        (20, [1.0, 2.0], {"early_stopping_patience": 2, "max_seconds": 5.0}, "time"),
+        (20, [1.0, 2.0], {"early_stopping_patience": None}, "callback"),
+    ],
+)
+def test_the_report_says_why_the_run_stopped(make_args, step, losses, limits, reason):
+    assert training_report(state_of(losses, step), make_args(**limits))["stopped_by"] == reason
+
+
+def test_a_run_without_validation_has_a_short_report(make_args):
+    state = TrainerState(epoch=1.0, global_step=4, max_steps=4)
+    report = training_report(state, make_args(eval_strategy="no"))
+    assert report == {"epoch": 1.0, "step": 4, "stopped_by": "schedule"}
+
+
+def test_the_clock_goes_on_where_the_log_left_off(make_args):
+    clock = TrainingClock(tokens_per_epoch=1000)
+    clock.on_train_begin(make_args(), state_of([1.0, 1.0]), CONTROL)
+    assert 6.0 <= clock.seconds < 7.0
+
+
+def test_speed_leaves_out_what_is_paused(make_args):
+    clock = TrainingClock(tokens_per_epoch=1000)
+    began = time.perf_counter()
+    time.sleep(0.05)
+    pause_began = time.perf_counter()
+    with clock.paused():
+        time.sleep(0.2)
+    paused = time.perf_counter() - pause_began
+    spent = time.perf_counter() - began
+    assert clock.tokens_per_second(epoch=0.5) == pytest.approx(500 / (spent - paused), rel=0.2)
+    assert clock.seconds >= spent
+
+
+def test_the_metrics_file_is_cut_back_to_the_checkpoint(make_args):
+    args, state = make_args(), state_of([3.0, 2.0])
+    state.is_world_process_zero = True
+    file = MetricsFile()
+    file.on_train_begin(args, state, CONTROL)
+    state.log_history.append({"loss": float("nan"), "step": 21})
+    file.on_log(args, state, CONTROL)
+    with open(f"{args.output_dir}/metrics.jsonl") as lines:
+        records = [json.loads(line) for line in lines]
+    assert records == [*state_of([3.0, 2.0]).log_history, {"step": 21}]  # JSON has no NaN
+    file.on_train_begin(args, state_of([3.0]), CONTROL)
+    state.is_world_process_zero = False
+    file.on_log(args, state, CONTROL)
+    with open(f"{args.output_dir}/metrics.jsonl") as lines:
+        assert len(list(lines)) == 1, "only the first process writes"
+
+
+def test_a_line_says_where_the_run_stands_and_marks_the_best(make_args):
+    logs = {"eval_loss": 2.0, "eval_ndcg@10": 0.125, "seconds": 3725.0}
+    line = progress_line(logs, 1.5, state_of([3.0, 2.0], step=50), make_args())
+    assert line == ("epoch 2/10  loss 1.5000  validation loss 2.0000  ndcg@10 0.1250  1:02:05, at most 1:02:05 left *")
+    assert progress_line({"eval_loss": 3.0}, 1.5, state_of([2.0, 3.0]), make_args()).endswith("validation loss 3.0000")
