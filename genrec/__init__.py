@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "genrec.item_tokenizers": ["AutoItemTokenizer", "ChunkedIDTokenizer", "RQKMeansTokenizer", "RQVAETokenizer"],
         "genrec.models.gamer": ["GamerConfig", "GamerForCausalLM", "GamerModel"],
         "genrec.generation": ["ItemTrie", "TrieConstrainedLogitsProcessor", "constrained_beam_search"],
-        "genrec.recommender": ["GenerativeRecommender", "ScoringRecommender"],
+        "genrec.recommender": ["GenerativeRecommender", "ScoringRecommender", "SequentialRecommender"],
         "genrec.evaluation": ["EvaluationReport", "evaluate"],
         "genrec.training": ["GenRecTrainer", "GenRecTrainingArguments"],
     },

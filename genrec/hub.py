@@ -25,6 +25,8 @@ REQUIRED_FILES = (
     "item_tokenizer.safetensors",
     "item_ids.json",
 )
+SCORING_FILE = "recommender.json"  # what a model that scores items has instead of item codes
+SCORING_FILES = ("config.json", "model.safetensors", SCORING_FILE, "item_ids.json")
 PUBLISHED_SUFFIXES = (".json", ".safetensors", ".parquet", ".md", ".png", ".py", ".yaml")
 TRAINING_REPORT = "training_report.json"
 
@@ -61,6 +63,8 @@ def push_folder(
     from huggingface_hub import HfApi
 
     folder = check_checkpoint_folder(folder)
+    if portable and scores_items(folder):
+        raise ValueError("`portable` is for models that write item codes; this one scores items. Leave it out.")
     if repo_id.count("/") != 1 or not all(repo_id.split("/")):
         raise ValueError(f"`repo_id` must be `owner/name`, got {repo_id!r}.")
     api = HfApi(token=token)
@@ -85,12 +89,18 @@ def check_checkpoint_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}. Pass a checkpoint folder, such as runs/demo/checkpoint.")
-    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    required = SCORING_FILES if scores_items(folder) else REQUIRED_FILES
+    missing = [name for name in required if not (folder / name).is_file()]
     if missing:
         raise ValueError(
             f"{folder} is no checkpoint folder: {missing[0]} is missing. Pass the folder `checkpoint` of a run."
         )
     return folder
+
+
+def scores_items(folder: Path) -> bool:
+    """Say whether a checkpoint folder's model scores items, so that it has no item codes."""
+    return (folder / SCORING_FILE).is_file()
 
 
 def write_model_card(folder: str | Path, license: str | None = None) -> Path:
@@ -119,13 +129,14 @@ def model_card(
     """
     folder = Path(folder)
     config = read_json(folder / "config.json")
-    tokenizer = read_json(folder / "item_tokenizer.json")
+    described = read_json(folder / (SCORING_FILE if scores_items(folder) else "item_tokenizer.json"))
     item_ids = read_json(folder / "item_ids.json")
     report = read_json(folder / TRAINING_REPORT) if (folder / TRAINING_REPORT).is_file() else {}
     ladder = str(
-        tokenizer["behaviors"] if isinstance(tokenizer["behaviors"], str) else ",".join(tokenizer["behaviors"])
+        described["behaviors"] if isinstance(described["behaviors"], str) else ",".join(described["behaviors"])
     )
-    return _front_matter(config, report, license) + Template(_template()).substitute(
+    template = _template("scoring_card.md" if scores_items(folder) else "model_card.md")
+    return _front_matter(config, report, license) + Template(template).substitute(
         title=report.get("name", config["model_type"]),
         version=report.get("versions", {}).get("genrec", __version__),
         ladder=ladder,
@@ -233,20 +244,25 @@ def _front_matter(config: Mapping[str, Any], report: Mapping[str, Any], license_
             metric_value=row["value"],
         )
         for row in headline_rows(report.get("results", []))
-        if row["model"] == "gamer" and row["behavior"] == "merged"
+        if row["model"] == report.get("model_name", "gamer") and row["behavior"] == "merged"
     ]
     data = ModelCardData(
         library_name="genrec",
         license=license_id,
-        tags=["recommendation", "generative-recommendation", "semantic-ids", config["model_type"]],
+        tags=["recommendation", *_family_tags(config), config["model_type"]],
         model_name=name if results else None,
         eval_results=results or None,
     )
     return f"---\n{data.to_yaml()}\n---\n\n"
 
 
-def _template() -> str:
-    return (Path(__file__).parent / "templates" / "model_card.md").read_text(encoding="utf-8")
+def _family_tags(config: Mapping[str, Any]) -> list[str]:
+    writes_codes = "codebook_sizes" in config
+    return ["generative-recommendation", "semantic-ids"] if writes_codes else ["sequential-recommendation"]
+
+
+def _template(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
 def _ids(item_ids: Any) -> list[Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genrec.cli.families import config_class, training_arguments_class
 from genrec.cli.recipe import Recipe, embedder_class, item_tokenizer_class, signature_schema
 from genrec.data import Catalog, DataConfig, Histories, InteractionLog, SyntheticMarket
 from genrec.data.preparation import read_sources
@@ -13,8 +14,6 @@ from genrec.presets import preset_path
 
 if TYPE_CHECKING:
     from genrec.item_tokenizers import ItemTokenizer
-    from genrec.models.gamer import GamerConfig
-    from genrec.training import GenRecTrainingArguments
 
 
 def data_config(recipe: Recipe) -> DataConfig:
@@ -78,11 +77,12 @@ def check_settings(recipe: Recipe) -> None:
         ValueError: If a class refuses its settings.
     """
     data_config(recipe)
-    build_item_tokenizer(recipe.item_tokenizer, recipe.seed)
+    if recipe.item_tokenizer is not None:
+        build_item_tokenizer(recipe.item_tokenizer, recipe.seed)
     if recipe.embedder is not None:
         build_embedder(recipe.embedder, recipe.seed)
     build_model_config(recipe.model)
-    build_training_arguments(recipe.training, recipe.folder / "training", recipe.seed)
+    build_training_arguments(recipe, recipe.folder / "training")
 
 
 def build_embedder(settings: Mapping[str, Any], seed: int) -> Any:
@@ -115,21 +115,21 @@ def _seeded(target: Any, arguments: dict[str, Any], seed: int) -> dict[str, Any]
     return {"seed": seed, **arguments} if "seed" in signature_schema(target) else arguments
 
 
-def build_model_config(settings: Mapping[str, Any], tokenizer: "ItemTokenizer | None" = None) -> "GamerConfig":
-    """Return a preset's config with the recipe's fields and the tokenizer's vocabulary, if there is one yet."""
-    from genrec.models.gamer import GamerConfig
+def build_model_config(settings: Mapping[str, Any], vocabulary: Mapping[str, Any] | None = None) -> Any:
+    """Return a preset's config with the recipe's fields and the vocabulary, if that is known yet.
 
+    Args:
+        settings: The recipe's section.
+        vocabulary: The fields that follow from the item tokenizer or, for a scoring model, from the data.
+    """
     fields = {key: value for key, value in settings.items() if key != "preset"}
     folder = preset_path("hub_configs", settings["preset"])
-    vocabulary = {} if tokenizer is None else tokenizer.model_config_fields()
-    return GamerConfig.from_pretrained(folder, **fields, **vocabulary)
+    return config_class(settings["preset"]).from_pretrained(folder, **fields, **(vocabulary or {}))
 
 
-def build_training_arguments(settings: Mapping[str, Any], output_dir: Path, seed: int) -> "GenRecTrainingArguments":
+def build_training_arguments(recipe: Recipe, output_dir: Path) -> Any:
     """Return a preset's training arguments with the recipe's fields."""
-    from genrec.training import GenRecTrainingArguments
-
-    fields = {"output_dir": str(output_dir), "seed": seed, **settings}
+    fields = {"output_dir": str(output_dir), "seed": recipe.seed, **recipe.training}
     fields.pop("augmentation_copies", None)
-    preset = fields.pop("preset", None)
-    return GenRecTrainingArguments.preset(preset, **fields) if preset else GenRecTrainingArguments(**fields)
+    preset, arguments = fields.pop("preset", None), training_arguments_class(recipe.model["preset"])
+    return arguments.preset(preset, **fields) if preset else arguments(**fields)

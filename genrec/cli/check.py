@@ -65,11 +65,12 @@ def check_run(recipe: Recipe, say: Callable[[str], None]) -> Estimate:
         run = Run(replace(recipe, output=temporary), say)
         prepare(log, data_config(recipe), run.folder.prepared, catalog=catalog)
         _say_data(run)
-        tokenizer = stand_in_tokenizer(recipe, run.prepared)
         protocol = run.folder.primary
-        tokenizer.save_pretrained(run.folder.item_tokenizer(protocol))
+        if not recipe.scores_items:
+            tokenizer = stand_in_tokenizer(recipe, run.prepared)
+            tokenizer.save_pretrained(run.folder.item_tokenizer(protocol))
+            say(f"codes: {'x'.join(map(str, tokenizer.codebook_sizes))}, before repair")
         estimate = estimate_training(build_trainer(run, protocol, Path(temporary) / "training"))
-    say(f"codes: {'x'.join(map(str, tokenizer.codebook_sizes))}, before repair")
     say(f"training, each split: {estimate}")
     return estimate
 
@@ -83,6 +84,7 @@ def stand_in_tokenizer(recipe: Recipe, prepared: "PreparedDataset") -> "ItemToke
     from genrec.item_tokenizers import GivenCodesTokenizer
     from genrec.item_tokenizers.sizes import choose_codebook_sizes
 
+    assert recipe.item_tokenizer is not None
     item_ids, ladder = prepared.catalog.item_ids, prepared.ladder
     if recipe.item_tokenizer["name"] == RELEASED:
         return build_item_tokenizer(recipe.item_tokenizer, recipe.seed).fit(prepared.released_codes(), item_ids, ladder)

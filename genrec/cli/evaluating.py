@@ -8,28 +8,38 @@ import torch
 
 from genrec.cli.build import market_of
 from genrec.cli.provenance import commit, provenance
+from genrec.data.histories import asked_at
 from genrec.evaluation import EvaluationReport, evaluate
 from genrec.evaluation.benchmark_csv import update_benchmark_csv
 from genrec.files import read_json, write_atomically, write_json
 from genrec.hub import HEADLINE_METRICS, TRAINING_REPORT, write_model_card
 from genrec.recommender import (
     CooccurrenceRecommender,
-    GenerativeRecommender,
     PopularityRecommender,
     RecencyRecommender,
     Recommender,
+    RuleRecommender,
     ScoringRecommender,
+    TrendingRecommender,
 )
+from genrec.recommender import load_recommender as load_any_recommender
 from genrec.training.progress import METRICS_FILE
 
 if TYPE_CHECKING:
-    from genrec.cli.stages import Run
+    from collections.abc import Callable
 
-RULES: dict[str, Any] = {
+    from genrec.cli.stages import Run
+    from genrec.data import PreparedDataset
+
+RULES: "dict[str, Callable[[], RuleRecommender]]" = {
     "popularity": PopularityRecommender,
+    "trending": TrendingRecommender,
     "recency": RecencyRecommender,
+    "recency-undone": lambda: RecencyRecommender(skip_done=True, order="level"),
     "co-occurrence": CooccurrenceRecommender,
 }
+TUNED_SETTINGS: dict[str, tuple[str, ...]] = {"recency": (), "recency-undone": ("order",)}  # of the others, all
+NEEDS_TIMES = ("trending",)
 UPPER_BOUND = "upper-bound"
 
 
@@ -68,6 +78,9 @@ def evaluate_split(run: "Run", protocol: str) -> EvaluationReport:
     settings = run.recipe.evaluation
     split = run.prepared.split(protocol)
     report = EvaluationReport([])
+    num_later = asked_at(split.test.histories).num_later
+    if num_later:
+        run.say(f"  {protocol}: left out {num_later:,} interactions that are not before their query; check the clocks")
     for name, recommender in recommenders(run, protocol).items():
         started = time.perf_counter()
         figures = evaluate(
@@ -84,27 +97,39 @@ def evaluate_split(run: "Run", protocol: str) -> EvaluationReport:
         report = report.merge(figures)
         merged = figures.value(metric_of(run), model=name)
         run.say(f"  {protocol}: {name}, merged {metric_of(run)} {merged:.4f}, {time.perf_counter() - started:.1f} s")
-    return report
+    return report.with_metadata(**{f"num_later_{protocol}": num_later} if num_later else {})
 
 
 def recommenders(run: "Run", protocol: str) -> dict[str, Recommender]:
     """Return what is compared on a split: the model, the rules tuned on validation, and a market's upper bound."""
     settings, prepared = run.recipe.evaluation, run.prepared
-    split = prepared.split(protocol)
     compared: dict[str, Recommender] = {settings.model_name: load_recommender(run, protocol)}
     for name in settings.baselines:
-        rule = RULES[name]().fit(split.train)
-        compared[name] = rule.tune(split.validation, k=settings.k) if len(split.validation) else rule
+        if name in NEEDS_TIMES and not prepared.has_times:
+            run.say(f"  {protocol}: no {name}, because the log has no times")
+        else:
+            compared[name] = fitted_rule(name, prepared, protocol, settings.k)
     if run.recipe.market is not None:
         market = market_of(run.recipe)
         compared[UPPER_BOUND] = ScoringRecommender(market.next_item_scores, prepared.catalog.item_ids, prepared.ladder)
     return compared
 
 
-def load_recommender(run: "Run", protocol: str) -> GenerativeRecommender:
+def fitted_rule(name: str, prepared: "PreparedDataset", protocol: str, k: int = 10) -> RuleRecommender:
+    """Return a rule of `RULES` fitted on a split's training part and tuned on its validation queries.
+
+    What is trending is counted in the whole log: at any query, the events before it, as a live service would know.
+    """
+    split, rule = prepared.split(protocol), RULES[name]()
+    rule = rule.fit(split.train, prepared.events()) if isinstance(rule, TrendingRecommender) else rule.fit(split.train)
+    is_tuned = len(split.validation) > 0 and TUNED_SETTINGS.get(name) != ()
+    return rule.tune(split.validation, k=k, settings=TUNED_SETTINGS.get(name)) if is_tuned else rule
+
+
+def load_recommender(run: "Run", protocol: str) -> Recommender:
     """Return a split's finished model, on the accelerator if there is one."""
     settings = run.recipe.evaluation
-    return GenerativeRecommender.from_pretrained(
+    return load_any_recommender(
         run.folder.checkpoint(protocol),
         num_beams=max(settings.num_beams, settings.k),
         batch_size=settings.batch_size,

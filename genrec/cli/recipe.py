@@ -13,6 +13,13 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from genrec.cli.families import (
+    config_class,
+    derived_fields,
+    ignored_training_fields,
+    scores_items,
+    training_arguments_class,
+)
 from genrec.cli.strict import Schema, check_section, check_value, unknown_key
 from genrec.files import read_json
 from genrec.presets import preset_names, preset_path
@@ -32,8 +39,7 @@ ITEM_TOKENIZERS = {
     "rqvae": "RQVAETokenizer",
 }
 PROTOCOLS = ("last-session", "temporal")
-BASELINES = ("popularity", "recency", "co-occurrence")
-MODEL_FIELDS_OF_THE_TOKENIZER = ("codebook_sizes", "behavior_levels", "vocab_size")
+BASELINES = ("popularity", "trending", "recency", "recency-undone", "co-occurrence")
 TRAINING_FIELDS_OF_THE_RUN = ("output_dir",)
 
 
@@ -46,7 +52,9 @@ class EvaluationSettings:
         num_beams: Beam width.
         k: Length of the ranked lists.
         batch_size: Users decoded at once.
-        baselines: Rules to put beside the model, each tuned on validation.
+        baselines: Rules to put beside the model: `popularity`, `trending` (over a window before the query; left out
+            where the log has no times), `recency`, `recency-undone` (without what was done already, the highest lower
+            level first) and `co-occurrence`. Each but `recency`, which has nothing to choose, is tuned on validation.
         num_bootstrap: Resamples of the users for the intervals.
         csv: A file that gets one row per figure appended, as in `benchmarks/quality/`.
         model_name: What the trained model is called in reports: `gamer`, or a variant's name such as `qwen3`.
@@ -100,9 +108,10 @@ class Recipe:
         data: Fields of `DataConfig`.
         market: Arguments of `SyntheticMarket`, instead of a log; None to read `data.interactions`.
         embedder: `name` and that embedder's arguments; None for a tokenizer that reads no vectors.
-        item_tokenizer: `name` or `preset`, and that tokenizer's arguments.
+        item_tokenizer: `name` or `preset`, and that tokenizer's arguments; None for a model that scores items.
         model: `preset` and fields of the model's config.
-        training: `preset` and fields of `GenRecTrainingArguments`, plus `augmentation_copies`.
+        training: `preset` and fields of `GenRecTrainingArguments`, plus `augmentation_copies`; of
+            `ItemTrainingArguments` for a model that scores items.
         evaluation: How the run is evaluated.
         hub: Where it is published, if anywhere.
     """
@@ -113,7 +122,7 @@ class Recipe:
     data: dict[str, Any] = field(default_factory=dict)
     market: dict[str, Any] | None = None
     embedder: dict[str, Any] | None = None
-    item_tokenizer: dict[str, Any] = field(default_factory=lambda: {"name": "rqkmeans"})
+    item_tokenizer: dict[str, Any] | None = field(default_factory=lambda: {"name": "rqkmeans"})
     model: dict[str, Any] = field(default_factory=lambda: {"preset": "gamer-small"})
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -123,6 +132,11 @@ class Recipe:
     def folder(self) -> Path:
         """The run folder; `runs/<name>` unless the recipe says otherwise."""
         return Path(self.output or f"runs/{self.name}")
+
+    @property
+    def scores_items(self) -> bool:
+        """Whether the model scores items, so that there are no codes."""
+        return scores_items(self.model["preset"])
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = (), **replacements: Any) -> Recipe:
@@ -160,11 +174,26 @@ def check_recipe(content: Mapping[str, Any]) -> Recipe:
     for key, check in SECTION_CHECKS.items():
         if top.get(key) is not None:
             checked[key] = check(top[key])
-    return _settle_embedder(Recipe(**checked))
+    recipe = Recipe(**checked)
+    if top.get("training") is not None:
+        recipe = replace(recipe, training=_check_training(top["training"], recipe.model["preset"]))
+    return _settle_scoring(recipe, top) if recipe.scores_items else _settle_embedder(recipe)
+
+
+def _settle_scoring(recipe: Recipe, content: Mapping[str, Any]) -> Recipe:
+    """Refuse what a model that scores items would ignore, and call it by its preset's name in reports."""
+    preset, evaluation = recipe.model["preset"], content.get("evaluation") or {}
+    ignored = [name for name in ("item_tokenizer", "embedder") if content.get(name) is not None]
+    ignored += ["evaluation.num_beams"] if "num_beams" in evaluation else []
+    if ignored:
+        raise ValueError(f"`{ignored[0]}` would be ignored: the model {preset!r} scores items, not codes. Remove it.")
+    name = evaluation.get("model_name", preset)
+    return replace(recipe, item_tokenizer=None, evaluation=replace(recipe.evaluation, model_name=name))
 
 
 def _settle_embedder(recipe: Recipe) -> Recipe:
     """Fill in the default embedder where vectors are needed, and refuse one where none are read."""
+    assert recipe.item_tokenizer is not None
     name = recipe.item_tokenizer["name"]
     if item_tokenizer_class(name).needs_embeddings:
         return replace(recipe, embedder=recipe.embedder or {"name": "collaborative"})
@@ -242,24 +271,24 @@ def _check_item_tokenizer(section: Any) -> dict[str, Any]:
 
 
 def _check_model(section: Any) -> dict[str, Any]:
-    from genrec.models.gamer import GamerConfig
-
-    for key in MODEL_FIELDS_OF_THE_TOKENIZER:
-        if isinstance(section, Mapping) and key in section:
-            raise ValueError(
-                f"`model.{key}` follows from the item tokenizer. Remove it, and set `item_tokenizer` instead."
-            )
-    schema = dict(signature_schema(GamerConfig, without=MODEL_FIELDS_OF_THE_TOKENIZER)) | {"preset": str}
-    checked = check_section(section, schema, "model")
-    _choice(checked, "preset", preset_names("hub_configs"), "model")
-    return checked
+    preset = _choice(section, "preset", preset_names("hub_configs"), "model")
+    for key in derived_fields(preset):
+        if key in section:
+            source, remedy = ("data", "")
+            if not scores_items(preset):
+                source, remedy = "item tokenizer", ", and set `item_tokenizer` instead"
+            raise ValueError(f"`model.{key}` follows from the {source}. Remove it{remedy}.")
+    schema = signature_schema(config_class(preset), without=derived_fields(preset))
+    return check_section(section, dict(schema) | {"preset": str}, "model")
 
 
-def _check_training(section: Any) -> dict[str, Any]:
-    from genrec.training import GenRecTrainingArguments
-
-    schema = dict(signature_schema(GenRecTrainingArguments, without=TRAINING_FIELDS_OF_THE_RUN))
-    return check_section(section, schema | {"preset": str, "augmentation_copies": int}, "training")
+def _check_training(section: Any, preset: str) -> dict[str, Any]:
+    """Check the training section of a recipe whose model is of this preset."""
+    without = (*TRAINING_FIELDS_OF_THE_RUN, *ignored_training_fields(preset))
+    schema = {**signature_schema(training_arguments_class(preset), without=without), "preset": str}
+    if not scores_items(preset):
+        schema["augmentation_copies"] = int
+    return check_section(section, schema, "training")
 
 
 def _check_evaluation(section: Any) -> EvaluationSettings:
@@ -279,7 +308,6 @@ SECTION_CHECKS = {
     "embedder": _check_embedder,
     "item_tokenizer": _check_item_tokenizer,
     "model": _check_model,
-    "training": _check_training,
     "evaluation": _check_evaluation,
     "hub": _check_hub,
 }

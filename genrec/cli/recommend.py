@@ -1,18 +1,20 @@
 """`genrec recommend`: a checkpoint folder and histories in, a table of items out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genrec.cli.tables import OUTPUT_SUFFIXES, read_table, write_table
-from genrec.recommender import GenerativeRecommender
+from genrec.cli.history_batches import HistoryBatches, open_history_batches
+from genrec.cli.table_writer import OUTPUT_SUFFIXES, open_table_writer
+from genrec.recommender import Recommendations, load_recommender, recommend_batches
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from genrec.data import Histories
 
 USERS_PRINTED = 20
+USERS_PER_BATCH = 1024
 
 
 def recommend_from(
@@ -30,14 +32,16 @@ def recommend_from(
 ) -> None:
     """Recommend for the histories of a table, or for users of the run that the checkpoint belongs to.
 
+    A table of any length is read, answered and written in batches of users.
+
     Args:
-        checkpoint: A checkpoint folder or a repository on the Hub.
+        checkpoint: A folder that holds a recommender of any kind, or a repository on the Hub.
         histories: A table with `item_id`, `behavior` and, where known, `user_id`, `timestamp` and `session`; None
             takes the run's own prepared log, which needs `users`.
         users: Ids of the users to answer; none means all of the table.
         k: Items per user.
         behavior: What to predict; None means the target behavior.
-        num_beams: Beam width; at least `k` are used.
+        num_beams: Beam width of a generative model; at least `k` are used.
         exclude_seen: Whether to leave out items of the user's history.
         unknown_items: `"skip"` or `"error"`.
         output: Where to write the table; None prints the lists.
@@ -49,53 +53,70 @@ def recommend_from(
     """
     if output is not None and output.suffix not in OUTPUT_SUFFIXES:
         raise ValueError(f"`--output` must end in one of {', '.join(OUTPUT_SUFFIXES)}, got {output}.")
-    recommender = GenerativeRecommender.from_pretrained(checkpoint, num_beams=max(num_beams, k))
-    asked = _histories(checkpoint, histories, users)
-    lists = recommender.recommend(asked, k=k, behavior=behavior, exclude_seen=exclude_seen, unknown_items=unknown_items)
-    if lists.num_unknown:
-        say(f"Skipped {lists.num_unknown:,} interactions whose item the catalog lacks.")
-    if output is not None:
-        write_table(lists.to_table(), output)
-        say(f"Wrote {len(lists):,} users' lists to {output}.")
-        return
+    recommender: Any = load_recommender(checkpoint, num_beams=max(num_beams, k))
+    settings = {"k": k, "behavior": behavior, "exclude_seen": exclude_seen, "unknown_items": unknown_items}
+    with _histories(checkpoint, histories, users) as asked:
+        lists = recommend_batches(recommender, asked.batches, num_users=asked.num_users, **settings)
+        if output is None:
+            _print(lists, asked.num_users, recommender, say)
+        else:
+            _write(lists, output, say)
+
+
+def _write(batches: Iterator[Recommendations], output: Path, say: Callable[[str], None]) -> None:
+    """Write all lists; the first batch that has any tells the columns' types."""
+    num_users = num_unknown = 0
+    waiting: list[Recommendations] = []
+    for first in batches:
+        waiting.append(first)
+        if len(first.to_table()):
+            break
+    with open_table_writer(output, waiting[-1].to_table().schema) as write:
+        for lists in chain(waiting, batches):
+            num_users, num_unknown = num_users + len(lists), num_unknown + lists.num_unknown
+            write(lists.to_table())
+    _say_unknown(num_unknown, say)
+    say(f"Wrote {num_users:,} users' lists to {output}.")
+
+
+def _print(batches: Iterable[Recommendations], num_users: int, recommender: Any, say: Callable[[str], None]) -> None:
+    """Print the lists of the first users."""
+    lists = next(iter(batches))
+    _say_unknown(lists.num_unknown, say)
     titles = _titles(recommender)
     for user, recommendation in list(zip(lists.users.tolist(), lists))[:USERS_PRINTED]:
         say(f"user {user}")
         for rank, (item_id, score) in enumerate(zip(recommendation.item_ids, recommendation.scores), start=1):
             say(f"  {rank:>3}  {item_id}{titles.get(item_id, '')}  {score:.3f}")
-    if len(lists) > USERS_PRINTED:
-        say(f"... and {len(lists) - USERS_PRINTED:,} more users; write them all with `--output FILE`.")
+    if num_users > USERS_PRINTED:
+        say(f"... and {num_users - USERS_PRINTED:,} more users; write them all with `--output FILE`.")
 
 
-def _titles(recommender: GenerativeRecommender) -> dict[Any, str]:
+def _say_unknown(num_unknown: int, say: Callable[[str], None]) -> None:
+    if num_unknown:
+        say(f"Skipped {num_unknown:,} interactions whose item the catalog lacks.")
+
+
+def _titles(recommender: Any) -> dict[Any, str]:
     """Return what to print behind an item's id: its title, where the catalog has one."""
-    catalog = recommender.catalog
+    catalog = getattr(recommender, "catalog", None)
     if catalog is None:
         return {}
     named = zip(catalog.item_ids.tolist(), catalog.titles(), strict=True)
     return {item_id: f"  {title}" for item_id, title in named if title != str(item_id)}
 
 
-def _histories(checkpoint: str, path: Path | None, users: Sequence[str]) -> Any:
+@contextmanager
+def _histories(checkpoint: str, path: Path | None, users: Sequence[str]) -> Iterator[HistoryBatches]:
     if path is not None:
-        return _users_of_table(read_table(path), users)
-    if not users:
+        with open_history_batches(path, users, USERS_PER_BATCH) as batches:
+            yield batches
+    elif users:
+        yield HistoryBatches(len(users), iter([_users_of_run(Path(checkpoint), users)]))
+    else:
         raise ValueError(
             "Nobody is asked about. Give a table of histories, or `--user ID` for a user of the run's data."
         )
-    return _users_of_run(Path(checkpoint), users)
-
-
-def _users_of_table(table: "pa.Table", users: Sequence[str]) -> "pa.Table":
-    if not users:
-        return table
-    if "user_id" not in table.column_names:
-        raise ValueError("`--user` needs a column `user_id` in the histories. Add it, or leave `--user` out.")
-    ids = [str(user) for user in table["user_id"].to_pylist()]
-    missing = [user for user in users if user not in ids]
-    if missing:
-        raise ValueError(f"The histories have no user {missing[0]!r}. Check the id.")
-    return table.filter([user in users for user in ids])
 
 
 def _users_of_run(checkpoint: Path, users: Sequence[str]) -> "Histories":

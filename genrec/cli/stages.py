@@ -78,7 +78,8 @@ class Run:
     def train_stage(self, protocol: str) -> Stage:
         """What a split's checkpoint depends on."""
         recipe = self.recipe
-        parts = [self.tokenize_stage(protocol).key, recipe.model, recipe.training, recipe.seed]
+        before = self.prepare_stage if recipe.scores_items else self.tokenize_stage(protocol)
+        parts = [before.key, recipe.model, recipe.training, recipe.seed]
         return Stage(f"{protocol}/train", parts, [self.folder.checkpoint(protocol)])
 
     def evaluate_stage(self) -> Stage:
@@ -112,7 +113,8 @@ def run_stages(recipe: Recipe, *, say: Callable[[str], None], until: str = "publ
     say(f"{recipe.name} -> {run.folder.root}")
     run.kept.run(run.prepare_stage, partial(prepare_data, run))
     for protocol in recipe.evaluation.protocols if last >= STAGES.index("tokenize") else ():
-        run.kept.run(run.tokenize_stage(protocol), partial(tokenize_split, run, protocol))
+        if not recipe.scores_items:
+            run.kept.run(run.tokenize_stage(protocol), partial(tokenize_split, run, protocol))
         if last >= STAGES.index("train"):
             run.kept.run(run.train_stage(protocol), partial(train_split, run, protocol))
     if last >= STAGES.index("evaluate"):
@@ -138,6 +140,7 @@ def prepare_data(run: Run) -> dict[str, Any]:
 def tokenize_split(run: Run, protocol: str) -> dict[str, Any]:
     """Embed the items and give each its code, from the split's training part alone."""
     prepared, recipe = run.prepared, run.recipe
+    assert recipe.item_tokenizer is not None
     tokenizer = build_item_tokenizer(recipe.item_tokenizer, recipe.seed)
     tokenizer.fit(_item_inputs(run, protocol), prepared.catalog.item_ids, prepared.ladder)
     with replace_folder(run.folder.item_tokenizer(protocol)) as temporary:
@@ -154,6 +157,7 @@ def tokenize_split(run: Run, protocol: str) -> dict[str, Any]:
 def _item_inputs(run: Run, protocol: str) -> "np.ndarray | None":
     """Return what the item tokenizer is fitted on: vectors, the codes that came with the log, or nothing."""
     recipe, prepared = run.recipe, run.prepared
+    assert recipe.item_tokenizer is not None
     if recipe.item_tokenizer["name"] == RELEASED:
         codes = prepared.released_codes()
         if codes is None:

@@ -1,17 +1,11 @@
-"""Tables as files: read with numbers as numbers, written whole or not at all."""
+"""Tables from files, with numbers as numbers."""
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 
 from genrec.data.readers import INTEGER_PATTERN, open_source
-from genrec.files import write_atomically
-
-OUTPUT_SUFFIXES = (".csv", ".parquet", ".jsonl")
 
 
 def read_table(path: Path) -> pa.Table:
@@ -47,21 +41,3 @@ def _as_number(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.float64())
     except pa.ArrowInvalid:
         return column
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table as CSV, parquet or JSON lines, by the suffix, atomically.
-
-    Raises:
-        ValueError: If the suffix is none of these.
-    """
-    if path.suffix not in OUTPUT_SUFFIXES:
-        raise ValueError(f"A table is written as one of {', '.join(OUTPUT_SUFFIXES)}, got {path}. Rename it.")
-    with write_atomically(path) as temporary:
-        if path.suffix == ".parquet":
-            pyarrow.parquet.write_table(table, temporary)
-        elif path.suffix == ".csv":
-            pyarrow.csv.write_csv(table, temporary)
-        else:
-            lines = (json.dumps(row, ensure_ascii=False) for row in table.to_pylist())
-            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

@@ -11,7 +11,9 @@ from genrec.hub import TRAINING_REPORT, write_model_card
 
 if TYPE_CHECKING:
     from genrec.cli.stages import Run
-    from genrec.training import GenRecTrainer
+    from genrec.training import GenRecTrainer, GenRecTrainingArguments
+    from genrec.training.item_arguments import ItemTrainingArguments
+    from genrec.training.item_trainer import ItemTrainer
 
 STARTED = "started.json"
 
@@ -22,19 +24,16 @@ def train_split(run: "Run", protocol: str) -> dict[str, Any]:
     Returns:
         What the stage's stamp keeps: parameters, best epoch, whether training was still improving.
     """
-    from genrec.recommender import GenerativeRecommender
-
     folder = run.folder.training(protocol)
     resumes = begin_or_resume(folder, run.train_stage(protocol).key)
     trainer = build_trainer(run, protocol, folder)
-    run.say(f"  {trainer.model.num_parameters():,} parameters, {len(trainer.train_dataset):,} training histories")
+    run.say(f"  {trainer.model.num_parameters():,} parameters, {len(trainer.train_dataset):,} training samples")
     if resumes:
         run.say("  going on from the last checkpoint of a run that was stopped")
     trainer.train(resume_from_checkpoint=True if resumes else None)
     report = {**trainer.report(), **_facts(run, protocol, trainer)}
-    recommender = GenerativeRecommender(trainer.model, trainer.item_tokenizer, catalog=run.prepared.catalog)
     with replace_folder(run.folder.checkpoint(protocol)) as temporary:
-        recommender.save_pretrained(temporary)
+        trained_recommender(run, trainer).save_pretrained(temporary)
         write_json(temporary / TRAINING_REPORT, report)
         write_model_card(temporary, license=_license(run))
     for part in folder.glob("checkpoint-*"):
@@ -62,8 +61,38 @@ def begin_or_resume(folder: Path, key: str) -> bool:
     return False
 
 
+def trained_recommender(run: "Run", trainer: Any) -> Any:
+    """Return what the model is saved as, with the catalog and, if it has any, the item codes."""
+    from genrec.recommender import GenerativeRecommender, SequentialRecommender
+
+    catalog, ladder = run.prepared.catalog, run.prepared.ladder
+    if run.recipe.scores_items:
+        return SequentialRecommender(trainer.model, catalog.item_ids, ladder, catalog=catalog)
+    return GenerativeRecommender(trainer.model, trainer.item_tokenizer, catalog=catalog, context=trainer.context)
+
+
 def build_trainer(run: "Run", protocol: str, folder: Path) -> "GenRecTrainer":
     """Return the trainer of a split, its model freshly made from the recipe's seed."""
+    arguments = build_training_arguments(run.recipe, folder)
+    return (_item_trainer if run.recipe.scores_items else _code_trainer)(run, protocol, arguments)
+
+
+def _item_trainer(run: "Run", protocol: str, arguments: "ItemTrainingArguments") -> "ItemTrainer":
+    """Return the trainer of a model that scores items."""
+    from transformers import AutoModel, set_seed
+
+    from genrec.training.item_trainer import ItemTrainer
+
+    prepared = run.prepared
+    vocabulary = {"num_items": len(prepared.catalog), "num_behaviors": len(prepared.ladder.names)}
+    config, split = build_model_config(run.recipe.model, vocabulary), prepared.split(protocol)
+    set_seed(arguments.seed)
+    return ItemTrainer(AutoModel.from_config(config), arguments, split.train, split.validation)
+
+
+def _code_trainer(run: "Run", protocol: str, arguments: "GenRecTrainingArguments") -> "GenRecTrainer":
+    """Return the trainer of a generative model."""
+    from genrec.data.candidates import query_context
     from transformers import set_seed
 
     from genrec.models.gamer import GamerForCausalLM
@@ -71,8 +100,7 @@ def build_trainer(run: "Run", protocol: str, folder: Path) -> "GenRecTrainer":
 
     recipe, prepared = run.recipe, run.prepared
     tokenizer = run.item_tokenizer(protocol)
-    arguments = build_training_arguments(recipe.training, folder, recipe.seed)
-    config = build_model_config(recipe.model, tokenizer)
+    config = build_model_config(recipe.model, tokenizer.model_config_fields())
     length = arguments.max_history_items or config.max_history_items
     copies = recipe.training.get("augmentation_copies", 0)
     set_seed(arguments.seed)
@@ -83,6 +111,7 @@ def build_trainer(run: "Run", protocol: str, folder: Path) -> "GenRecTrainer":
         train_dataset=prepared.train_dataset(protocol, copies, recipe.seed, max_history_items=length),
         eval_dataset=prepared.validation_dataset(protocol, max_history_items=length),
         ranking_queries=prepared.split(protocol).validation,
+        context=query_context(prepared.histories, config),
     )
 
 
@@ -91,6 +120,7 @@ def _facts(run: "Run", protocol: str, trainer: "GenRecTrainer") -> dict[str, Any
     recipe = run.recipe
     return {
         "name": recipe.name,
+        "model_name": recipe.evaluation.model_name,
         "protocol": protocol,
         "seed": recipe.seed,
         "parameters": trainer.model.num_parameters(),

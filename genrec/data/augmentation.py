@@ -127,4 +127,5 @@ def _concatenate(parts: list[Histories]) -> Histories:
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         users=np.concatenate([part.users for part in parts]),
         query_times=np.concatenate(times) if times else None,
+        session_times=np.concatenate([part.session_starts for part in parts]),
     )

@@ -6,11 +6,13 @@ rows and behaviors are ladder indices, so models, rules and metrics never touch 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from genrec.data.behaviors import BehaviorLadder
+from genrec.data.times import MICROSECONDS, parse_time
 
 SECONDS_PER_MINUTE = 60
 DEFAULT_GAP_MINUTES = 30.0
@@ -31,6 +33,9 @@ class Histories:
         ladder: What `behaviors` refers to.
         query_times: The moment at which each row is asked about, `[users]` int64 seconds, or None if unknown.
         num_unknown: How many interactions were skipped on reading because the catalog lacks their item.
+        num_later: How many interactions were left out because they are not before the query (see `asked_at`).
+        session_times: When the session of each event began, `[events]` int64 seconds, or None: then the first event
+            here tells. Needed where a session's first event may have been cut off or dropped.
 
     Example:
         >>> two = as_histories([[("a", "view"), ("b", "buy")], []], item_ids=["a", "b"], ladder="view,buy")
@@ -48,9 +53,13 @@ class Histories:
     ladder: BehaviorLadder
     query_times: np.ndarray | None = None
     num_unknown: int = 0
+    num_later: int = 0
+    session_times: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        events = {len(self.items), len(self.behaviors), len(self.sessions), len(self.times), int(self.offsets[-1])}
+        columns: tuple[np.ndarray, ...] = (self.items, self.behaviors, self.sessions, self.times)
+        columns = columns if self.session_times is None else (*columns, self.session_times)
+        events = {int(self.offsets[-1]), *map(len, columns)}
         assert len(events) == 1, f"the event arrays and the last offset must agree, got {events}"
         assert len(self.offsets) == len(self.users) + 1, (len(self.offsets), len(self.users))
 
@@ -73,6 +82,25 @@ class Histories:
     def rows(self) -> np.ndarray:
         """The row (user) that each event belongs to, `[events]`."""
         return np.repeat(np.arange(len(self)), self.lengths)
+
+    @property
+    def has_times(self) -> bool:
+        """Whether any event has a time."""
+        return bool(self.times.any())
+
+    @property
+    def session_starts(self) -> np.ndarray:
+        """When the session of each event began: the moment at which it is asked about in training, `[events]`."""
+        if self.session_times is not None:
+            return self.session_times
+        rows, places = self.rows, np.arange(len(self.items))
+        begins = np.ones(len(places), dtype=bool)
+        begins[1:] = (rows[1:] != rows[:-1]) | (self.sessions[1:] != self.sessions[:-1])
+        return self.times[np.maximum.accumulate(np.where(begins, places, 0))]
+
+    def with_session_times(self) -> "Histories":
+        """Note when each session began, so that it stays known when events are cut off or dropped."""
+        return replace(self, session_times=self.session_starts)
 
     def select(self, rows: np.ndarray) -> "Histories":
         """Keep these rows (integers or a boolean mask over users), in this order; a row may repeat."""
@@ -105,6 +133,7 @@ class Histories:
             offsets=offsets_from_counts(counts),
             users=self.users[rows],
             query_times=None if self.query_times is None else self.query_times[rows],
+            session_times=None if self.session_times is None else self.session_times[events],
         )
 
 
@@ -228,6 +257,56 @@ def as_histories(
         return _map_histories(histories, index, ladder, unknown_items)
     columns = _columns_of_table(histories) if _is_table(histories) else _columns_of_lists(histories)
     return _from_columns(columns, index, ladder, unknown_items, gap_minutes)
+
+
+def asked_at(histories: Histories, at: Any = None) -> Histories:
+    """Return histories as they were known at a moment: with `query_times`, and only events strictly before them.
+
+    Events at or after the query, which a skewed clock or a request about the past brings, are left out and counted in
+    `num_later`. Histories whose events have no times lose none.
+
+    Args:
+        histories: What users did.
+        at: The moment, or one per user: seconds since 1970, a `datetime`, or ISO text (UTC where it names no zone).
+            None means the histories' own `query_times`; without any, they come back as they are.
+
+    Raises:
+        ValueError: If `at` is no moment, or its number is not that of the users.
+
+    Example:
+        >>> one = as_histories([[("a", "view", 0), ("b", "view", 90)]], ["a", "b"], "view")
+        >>> known = asked_at(one, "1970-01-01T00:01:30")
+        >>> known.items.tolist(), known.query_times.tolist(), known.num_later
+        ([0], [90], 1)
+    """
+    if at is not None:
+        histories = replace(histories, query_times=_query_times(at, len(histories)))
+    if histories.query_times is None or not histories.has_times:
+        return histories
+    is_before = histories.times < histories.query_times[histories.rows]
+    if is_before.all():
+        return histories
+    return replace(histories.keep(is_before), num_later=histories.num_later + int((~is_before).sum()))
+
+
+def _query_times(at: Any, num_users: int) -> np.ndarray:
+    if isinstance(at, (str, datetime)) or np.ndim(at) == 0:
+        return np.full(num_users, _moment(at), dtype=np.int64)
+    if len(at) != num_users:
+        raise ValueError(f"`at` must be one moment or one per history, got {len(at)} for {num_users} histories.")
+    return np.array([_moment(moment) for moment in at], dtype=np.int64)
+
+
+def _moment(at: Any) -> int:
+    """Return a moment as whole seconds since 1970, rounded down."""
+    if isinstance(at, np.datetime64):
+        return int(at.astype("datetime64[s]").astype(np.int64))
+    if isinstance(at, (bool, np.bool_)) or not isinstance(at, (str, int, float, datetime, np.number)):
+        raise ValueError(f"`at` must be seconds since 1970, a datetime or ISO text, got {at!r}.")
+    number = at.item() if isinstance(at, np.number) else at
+    if isinstance(number, float) and not np.isfinite(number):
+        raise ValueError(f"`at` must be a finite number of seconds, got {number}.")
+    return parse_time(number.isoformat() if isinstance(number, datetime) else number) // MICROSECONDS
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.config import DataConfig
 from genrec.data.histories import Histories, as_id_array, offsets_from_counts
 from genrec.data.manifest import FORMAT, MANIFEST_FILE
+from genrec.data.recent_events import RecentEvents
 from genrec.data.splits import PROTOCOLS, Split, split_last_session, split_temporal
 from genrec.files import fingerprint, read_json
 
@@ -68,12 +69,12 @@ class PreparedDataset:
 
     @cached_property
     def histories(self) -> Histories:
-        """All users' whole histories."""
+        """All users' whole histories, the whole log; `session_times` says when each event's session began."""
         names = ["user_id", "user_index", "item_row", "behavior_index", "session", "timestamp"]
         table = self._read(INTERACTIONS_FILE, names)
         columns = {name: table[name].to_numpy().astype(np.int64) for name in names[1:]}
         offsets = offsets_from_counts(np.bincount(columns["user_index"]))
-        return Histories(
+        histories = Histories(
             items=columns["item_row"],
             behaviors=columns["behavior_index"],
             sessions=columns["session"],
@@ -83,6 +84,26 @@ class PreparedDataset:
             item_ids=self.catalog.item_ids,
             ladder=self.ladder,
         )
+        return histories.with_session_times()
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the log says when things happened."""
+        return bool(self.manifest["source"]["has_times"])
+
+    def events(self) -> RecentEvents:
+        """Return all users' events of the whole log in the order of time, for counts strictly before a moment.
+
+        Raises:
+            ValueError: If the log has no times.
+        """
+        if not self.has_times:
+            raise ValueError("The log has no times, so nothing in it is recent. Leave out what counts recent events.")
+        return self._recent_events
+
+    @cached_property
+    def _recent_events(self) -> RecentEvents:
+        return RecentEvents.of(self.histories)
 
     def split(self, protocol: str) -> Split:
         """Return the training, validation and test parts.
@@ -107,7 +128,7 @@ class PreparedDataset:
         config = self.config
         if protocol == "last-session":
             return split_last_session(self.histories, config.min_sessions)
-        if not self.manifest["source"]["has_times"]:
+        if not self.has_times:
             raise ValueError("The log has no times, so it has no temporal split. Use the protocol 'last-session'.")
         return split_temporal(
             self.histories, config.temporal_validation_share, config.temporal_test_share, config.min_sessions
@@ -182,9 +203,10 @@ class PreparedDataset:
 
     def _samples(self, build: Callable[[], Histories], num_targets: int | None, *key: Any) -> "datasets.Dataset":
         """Open the samples, writing them first if this folder does not have them."""
-        from genrec.data.samples import open_samples, write_samples
+        from genrec.data.samples import COLUMN_TYPES, open_samples, write_samples
 
-        name = f"{key[0]}-{fingerprint(self.manifest['fingerprint'], list(key))}.arrow"
+        columns = sorted(COLUMN_TYPES)
+        name = f"{key[0]}-{fingerprint(self.manifest['fingerprint'], [columns, *key])}.arrow"
         path = self.folder / SAMPLES_FOLDER / name
         if not path.exists():
             write_samples(build(), path, num_targets)

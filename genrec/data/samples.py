@@ -1,7 +1,7 @@
 """Samples for training and for the validation loss, written once as Arrow and opened memory-mapped.
 
-A sample is a dict with the equally long lists `items`, `behaviors`, `sessions`, `times` and, where only the last
-interactions bear loss, `num_targets`.
+A sample is a dict with the equally long lists `items`, `behaviors`, `sessions`, `times`, `session_times` (when the
+session of each interaction began) and, where only the last interactions bear loss, `num_targets`.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     import datasets
 
 SAMPLES_PER_BATCH = 1000
-COLUMN_TYPES = {"items": pa.int32(), "behaviors": pa.int32(), "sessions": pa.int32(), "times": pa.int64()}
+COLUMN_TYPES = {
+    "items": pa.int32(),
+    "behaviors": pa.int32(),
+    "sessions": pa.int32(),
+    "times": pa.int64(),
+    "session_times": pa.int64(),
+}
 
 
 def training_samples(train: Histories, max_history_items: int) -> Histories:
@@ -51,6 +57,7 @@ def validation_samples(validation: Queries, max_history_items: int) -> Histories
         behaviors=merged(before.behaviors, targets.behaviors),
         sessions=merged(before.sessions, targets.sessions),
         times=merged(before.times, targets.times),
+        session_times=merged(before.session_starts, targets.session_starts),
         offsets=offsets,
     )
 
@@ -78,7 +85,7 @@ def write_samples(samples: Histories, path: Path, num_targets: int | None = None
 
 def _batches(samples: Histories, schema: pa.Schema, num_targets: int | None) -> Iterator[pa.RecordBatch]:
     for start in range(0, len(samples), SAMPLES_PER_BATCH):
-        part = samples.select(np.arange(start, min(start + SAMPLES_PER_BATCH, len(samples))))
+        part = samples.select(np.arange(start, min(start + SAMPLES_PER_BATCH, len(samples)))).with_session_times()
         offsets = pa.array(part.offsets, pa.int32())
         arrays: list[pa.Array] = [
             pa.ListArray.from_arrays(offsets, pa.array(getattr(part, name), kind))

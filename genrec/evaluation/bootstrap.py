@@ -28,8 +28,10 @@ def user_resamples(num_users: int, num_bootstrap: int, seed: int) -> Iterator[np
     chunk_size = max(1, WEIGHTS_PER_CHUNK // num_users)
     for start in range(0, num_bootstrap, chunk_size):
         size = min(chunk_size, num_bootstrap - start)
-        drawn = rng.integers(num_users, size=(size, num_users)) + np.arange(size)[:, None] * num_users
-        yield np.bincount(drawn.ravel(), minlength=size * num_users).reshape(size, num_users).astype(np.float64)
+        draws = np.empty((size, num_users))
+        for resample in draws:  # one at a time, so that users and counts stay in the processor's cache
+            resample[:] = np.bincount(rng.integers(num_users, size=num_users), minlength=num_users)
+        yield draws
 
 
 def sums_by_user(values: np.ndarray, users: np.ndarray, num_users: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,32 +45,60 @@ def sums_by_user(values: np.ndarray, users: np.ndarray, num_users: int) -> tuple
     Returns:
         Sums and counts, `[users, figures]` each.
     """
-    is_counted = ~np.isnan(values)
-    sums, counts = (
-        np.stack([np.bincount(users, weights=figure, minlength=num_users) for figure in table.T], axis=1)
-        for table in (np.where(is_counted, values, 0.0), is_counted)
-    )
-    return sums, counts
+    sums, counts = (np.empty((values.shape[1], num_users)) for _ in range(2))
+    for figure, column in enumerate(values.T):
+        is_counted = ~np.isnan(column)
+        owners = users[is_counted]
+        sums[figure] = np.bincount(owners, weights=column[is_counted], minlength=num_users)
+        counts[figure] = np.bincount(owners, minlength=num_users)
+    return sums.T, counts.T
 
 
 def bootstrap_means(sums: np.ndarray, counts: np.ndarray, num_bootstrap: int, seed: int) -> np.ndarray:
     """Return the mean of every figure in every resample of users, `[resamples, figures]`.
+
+    Arguments as in `bootstrap_sums`. A resample that drew no user with a value has the mean NaN.
+    """
+    return means_of(*bootstrap_sums(sums, counts, num_bootstrap, seed))
+
+
+def bootstrap_sums(
+    sums: np.ndarray, counts: np.ndarray, num_bootstrap: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum and the number of values of every figure in every resample, `[resamples, figures]` each.
 
     Args:
         sums: Each user's sum of values, `[users, figures]`.
         counts: Each user's number of values, `[users, figures]`.
         num_bootstrap: How many resamples.
         seed: Seed of the draws.
-
-    A resample that drew no user with a value has the mean NaN.
     """
-    ratios = []
-    for draws in user_resamples(len(sums), num_bootstrap, seed):
-        drawn_counts = draws @ counts
-        ratios.append(
-            np.divide(draws @ sums, drawn_counts, out=np.full(drawn_counts.shape, np.nan), where=drawn_counts > 0)
-        )
-    return np.concatenate(ratios)
+    different, number_of = _different_columns(counts)
+    drawn = [(draws @ sums, draws @ different) for draws in user_resamples(len(sums), num_bootstrap, seed)]
+    drawn_sums, drawn_counts = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    return drawn_sums, drawn_counts[:, number_of]
+
+
+def means_of(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return `sums / counts`, of any equal shape; NaN where nothing was counted.
+
+    >>> means_of(np.array([3.0, 0.0]), np.array([2.0, 0.0])).tolist()
+    [1.5, nan]
+    """
+    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+
+
+def _different_columns(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns that differ, `[rows, different]`, and which of them each column equals, `[columns]`.
+
+    Most figures count the same records, so most products of draws and counts need to be computed only once.
+
+    >>> _different_columns(np.array([[1.0, 2.0, 1.0], [0.0, 2.0, 0.0]]))[1].tolist()
+    [0, 1, 0]
+    """
+    numbers: dict[bytes, int] = {}
+    number_of = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in table.T])
+    return table[:, np.unique(number_of, return_index=True)[1]], number_of
 
 
 def percentile_interval(resampled: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:

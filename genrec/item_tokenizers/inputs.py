@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genrec.data.candidates import Asked, QueryContext
 from genrec.data.histories import Histories
 from genrec.item_tokenizers.vocabulary import FIRST_BEHAVIOR, PAD, Vocabulary
 
@@ -25,30 +26,70 @@ def prompt_tensors(
         max_history_items: Only the last so many interactions are written; None writes all.
 
     Returns:
-        `input_ids`, `attention_mask` and `session_ids`, each `[users, longest history * tokens per item + 1]` int64.
-        Sessions are numbered from 1 in the order they are written, the asked behavior comes in a session of its own
-        after the last, and padding has 0.
+        `input_ids`, `attention_mask`, `session_ids` and, if times are known, `event_times` (seconds), each
+        `[users, longest history * tokens per item + 1]` int64. Sessions are numbered from 1 in the order they are
+        written, the asked behavior comes in a session of its own after the last, and padding has 0.
     """
     if max_history_items is not None:
         histories = histories.last(max_history_items)
-    num_users, per_item = len(histories), vocabulary.tokens_per_item
-    longest = int(histories.lengths.max(initial=0))
-    input_ids = torch.full((num_users, longest, per_item), PAD)
-    session_ids = torch.zeros(num_users, longest, per_item, dtype=torch.long)
+    num_users, longest = len(histories), int(histories.lengths.max(initial=0))
     rows, ranks = histories.rows, session_ranks(histories)
     columns = np.arange(len(rows)) - np.repeat(histories.offsets[1:] - longest, histories.lengths)
-    row_index, column_index = torch.from_numpy(rows), torch.from_numpy(columns)
-    input_ids[row_index, column_index] = _interaction_tokens(histories, item_tokens)
-    session_ids[row_index, column_index] = torch.from_numpy(ranks)[:, None].expand(-1, per_item)
+    places = torch.from_numpy(rows), torch.from_numpy(columns)
+
+    def placed(values: Tensor, asked: np.ndarray) -> Tensor:
+        """Write values of the interactions, and behind them one of what is asked."""
+        grid = torch.zeros(num_users, longest, vocabulary.tokens_per_item, dtype=torch.long)
+        grid[places] = values if values.ndim == 2 else values[:, None]
+        return torch.cat([grid.flatten(1), torch.from_numpy(asked)[:, None]], dim=1)
+
     last_rank = np.zeros(num_users, dtype=np.int64)
     np.maximum.at(last_rank, rows, ranks)
-    asked = torch.full((num_users, 1), vocabulary.behavior_token(behavior))
-    input_ids = torch.cat([input_ids.flatten(1), asked], dim=1)
-    return {
+    asked_token = np.full(num_users, vocabulary.behavior_token(behavior))
+    input_ids = placed(_interaction_tokens(histories, item_tokens), asked_token)
+    prompts = {
         "input_ids": input_ids,
         "attention_mask": (input_ids != PAD).long(),
-        "session_ids": torch.cat([session_ids.flatten(1), torch.from_numpy(last_rank + 1)[:, None]], dim=1),
+        "session_ids": placed(torch.from_numpy(ranks), last_rank + 1),
     }
+    if histories.query_times is not None or histories.has_times:
+        prompts["event_times"] = placed(torch.from_numpy(histories.times), moments_asked(histories))
+    return prompts
+
+
+def moments_asked(histories: Histories) -> np.ndarray:
+    """Return when each history is asked about, seconds `[users]`: where unknown, a second after its last event."""
+    if histories.query_times is not None:
+        return histories.query_times
+    latest = np.full(len(histories), -1, dtype=np.int64)
+    np.maximum.at(latest, histories.rows, histories.times)
+    return latest + 1
+
+
+def candidate_tensors(
+    context: QueryContext, asked: Asked, item_tokens: Tensor, *, has_trend: bool, has_neighbors: bool
+) -> dict[str, Tensor]:
+    """Return the candidates of queries as a model with `trend_head` or `neighbor_head` takes them.
+
+    Args:
+        context: What all users did.
+        asked: The queries.
+        item_tokens: Token ids of each item's code, `[items, levels]`.
+        has_trend: Whether to return rising items.
+        has_neighbors: Whether to return neighbors of the users' items.
+
+    Returns:
+        `trend_tokens` and `neighbor_tokens` `[queries, candidates, levels]` int64, 0 where there is no candidate, with
+        `trend_features` and `neighbor_features` `[queries, candidates, features]` float32.
+    """
+    tensors = {}
+    for name, find in (("trend", context.rising), ("neighbor", context.nearby)):
+        if has_trend if name == "trend" else has_neighbors:
+            items, features = find(asked)
+            rows = torch.from_numpy(items.astype(np.int64))
+            tensors[f"{name}_tokens"] = torch.where(rows[..., None] >= 0, item_tokens[rows.clamp(min=0)], PAD)
+            tensors[f"{name}_features"] = torch.from_numpy(features)
+    return tensors
 
 
 def session_ranks(histories: Histories) -> np.ndarray:

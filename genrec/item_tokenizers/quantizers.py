@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-VECTORS_PER_CHUNK = 16_384
+VECTORS_PER_CHUNK = 4_096  # small enough for a processor's cache
 TINY = 1e-300
 
 
@@ -21,42 +21,69 @@ def squared_distances(vectors: Tensor, codebook: Tensor) -> Tensor:
     >>> squared_distances(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 1.0], [3.0, 5.0]])).tolist()
     [[0.0, 25.0]]
     """
-    products = vectors @ codebook.T
     lengths = vectors.square().sum(dim=1, keepdim=True) + codebook.square().sum(dim=1)
-    return (lengths - 2 * products).clamp(min=0)
+    return lengths.sub_(vectors @ codebook.T, alpha=2).clamp_(min=0)
 
 
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Return the index of the nearest code of each vector, `[vectors]`, in bounded memory; the first of equal ones."""
-    chunks = [squared_distances(chunk, codebook).argmin(dim=1) for chunk in vectors.split(VECTORS_PER_CHUNK)]
+    chunks = [squared_distances(chunk, codebook).min(dim=1).indices for chunk in vectors.split(VECTORS_PER_CHUNK)]
     return torch.cat(chunks)
 
 
 def residual_codes(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     """Describe each vector by the nearest code of what the levels before left over.
 
+    What is left over is never written: its products with the codes of a level are those of the vector, less those of
+    the codes chosen before, which stand in a table.
+
     Args:
-        vectors: `[vectors, dim]`.
-        codebooks: One `[codes, dim]` per level.
+        vectors: `[vectors, dim]` of any floating type, read once, in chunks.
+        codebooks: One `[codes, dim]` float32 per level, on the device that shall compute.
 
     Returns:
-        Codes, `[vectors, levels]`.
+        Codes, `[vectors, levels]`, on that device.
 
     Example:
         >>> codebooks = [torch.tensor([[0.0], [10.0]]), torch.tensor([[1.0], [2.0]])]
         >>> residual_codes(torch.tensor([[11.0]]), codebooks).tolist()
         [[1, 0]]
     """
-    residual, codes = vectors, []
-    for codebook in codebooks:
-        codes.append(nearest_codes(residual, codebook))
-        residual = residual - codebook[codes[-1]]
+    # Taking the middle of the first codebook out keeps the products small where vectors share a large offset.
+    origin = codebooks[0].mean(dim=0)
+    books = torch.cat([codebooks[0] - origin, *codebooks[1:]])
+    table = 2 * books @ books.T
+    bias = table.diagonal() / 2 + 2 * books @ origin
+    chunks = []
+    for chunk in vectors.split(VECTORS_PER_CHUNK):
+        distances = torch.addmm(bias, chunk.to(books), books.T, alpha=-2)
+        chunks.append(_descend(distances, table, [len(codebook) for codebook in codebooks]))
+    return torch.cat(chunks)
+
+
+def _descend(distances: Tensor, table: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return codes, `[vectors, levels]`.
+
+    Args:
+        distances: From the vectors, as if no level came before, to the codes of all levels side by side,
+            `[vectors, codes]`, up to a constant of each vector; changed in place.
+        table: How much further away each code is once another was chosen before it, `[codes, codes]`.
+        sizes: Codes per level.
+    """
+    codes, start = [], 0
+    for size in sizes:
+        codes.append(distances[:, start : start + size].min(dim=1).indices)
+        chosen, start = start + codes[-1], start + size
+        distances[:, start:] += table[:, start:][chosen]
     return torch.stack(codes, dim=1)
 
 
 def reconstruct(codes: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     """Return the sum of the codes' vectors, `[vectors, dim]`, for codes `[vectors, levels]` of at least one level."""
-    return torch.stack([codebook[codes[:, level]] for level, codebook in enumerate(codebooks)]).sum(dim=0)
+    total = codebooks[0][codes[:, 0]]
+    for level, codebook in enumerate(codebooks[1:], start=1):
+        total += codebook[codes[:, level]]
+    return total
 
 
 def kmeans(vectors: Tensor, num_codes: int, generator: torch.Generator, num_iterations: int = 10) -> Tensor:
@@ -84,21 +111,32 @@ def kmeans(vectors: Tensor, num_codes: int, generator: torch.Generator, num_iter
     return centres
 
 
-def spread_start(vectors: Tensor, num_codes: int, generator: torch.Generator) -> Tensor:
+def spread_start(
+    vectors: Tensor, num_codes: int, generator: torch.Generator, num_candidates: int = 1
+) -> Tensor:
     """Draw k-means++ starting centres: one after the other, with odds proportional to the distance to those before.
+
+    Args:
+        vectors: `[vectors, dim]`.
+        num_codes: How many centres.
+        generator: Makes the result repeatable.
+        num_candidates: So many are drawn for each centre, and the one that brings the vectors closest is kept (greedy
+            k-means++). More than one gives better and steadier centres.
 
     Returns:
         Some of the vectors, `[num_codes, dim]`; different ones as long as there are any.
     """
     lengths = vectors.square().sum(dim=1)
     chosen = torch.zeros(num_codes, dtype=torch.long)
-    distances = torch.ones(len(vectors))
+    distances = torch.full((len(vectors),), torch.inf)
     for code in range(num_codes):
-        odds = distances if distances.sum() > 0 else torch.ones_like(distances)
-        row = chosen[code] = torch.multinomial(odds, 1, generator=generator)[0]
-        to_row = (lengths + lengths[row] - 2 * (vectors @ vectors[row])).clamp(min=0)
-        distances = torch.minimum(distances, to_row) if code > 0 else to_row
-        distances[row] = 0
+        odds = distances if code > 0 and distances.sum() > 0 else torch.ones(len(vectors))
+        rows = torch.multinomial(odds, num_candidates if code > 0 else 1, replacement=True, generator=generator)
+        to_rows = (lengths + lengths[rows, None] - 2 * (vectors[rows] @ vectors.T)).clamp(min=0)
+        to_rows = torch.minimum(distances, to_rows)
+        best = to_rows.sum(dim=1).argmin()
+        chosen[code], distances = rows[best], to_rows[best]
+        distances[rows[best]] = 0
     return vectors[chosen]
 
 

@@ -46,6 +46,9 @@ THRESHOLDS = {
 }
 """Figure -> threshold. Rates are shares: of the items, of a codebook's size, or of the vectors' variance."""
 
+WORST_BUCKET = Threshold(3, 6, THRESHOLDS["worst_bucket_rate"].meaning)
+"""Items on one code that any catalog may have: three pass and six do not fail, however large their share."""
+
 
 @dataclass(frozen=True)
 class LevelReport:
@@ -89,7 +92,8 @@ class CodeReport:
         raw_collision_rate: Share of items that would be lost if items with the same code before repair were merged:
             `1 - different codes / items`.
         worst_bucket: Most items on one code before repair.
-        worst_bucket_rate: Its share of the catalog beyond the first item: `(worst bucket - 1) / items`.
+        worst_bucket_rate: Its share of the catalog beyond the first item: `(worst bucket - 1) / items`. Its status is
+            no worse than that of `worst_bucket` by itself.
         collision_rate: As `raw_collision_rate`, after repair: 0 unless collisions are kept.
         repaired_rate: Share of items whose code differs from what they asked for.
         disambiguation_size: Size of the level that repair added, 0 if none.
@@ -119,7 +123,7 @@ class CodeReport:
         }
         for number, level in enumerate(self.levels, start=1):
             figures |= {f"level {number} usage": level.usage, f"level {number} perplexity_rate": level.perplexity_rate}
-        return [_check(name, value) for name, value in figures.items() if value is not None]
+        return [self._check(name, value) for name, value in figures.items() if value is not None]
 
     @property
     def status(self) -> str:
@@ -161,6 +165,13 @@ class CodeReport:
 
     def __str__(self) -> str:
         return self.to_text()
+
+    def _check(self, name: str, value: float) -> Check:
+        threshold = THRESHOLDS[name.split()[-1]]
+        status = threshold.status(value)
+        if name == "worst_bucket_rate":  # in a catalog of twenty, two items on one code are five percent
+            status = min(status, WORST_BUCKET.status(self.worst_bucket), key=STATUSES.index)
+        return Check(name, value, status, threshold.meaning)
 
     def _complaints(self) -> list[Check]:
         return [check for check in self.checks if check.status != "pass"]
@@ -206,8 +217,3 @@ def _reconstruction_error(errors: torch.Tensor | None) -> float | None:
         return None
     error, deviation = errors.double().sum(dim=0).tolist()
     return error / deviation if deviation > 0 else 0.0
-
-
-def _check(name: str, value: float) -> Check:
-    threshold = THRESHOLDS[name.split()[-1]]
-    return Check(name, value, threshold.status(value), threshold.meaning)

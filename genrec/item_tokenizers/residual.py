@@ -1,5 +1,6 @@
 """What RQ-VAE and residual k-means share: codes by residual quantisation of the items' vectors."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ class ResidualTokenizer(ItemTokenizer):
     center: Tensor
 
     def _project(self, vectors: Tensor) -> Tensor:
-        """Return vectors in the space of the codebooks."""
-        return vectors
+        """Return vectors in the space of the codebooks, float32."""
+        return vectors.float()
 
     def _unproject(self, points: Tensor) -> Tensor:
         """Return points of the codebooks' space as vectors."""
@@ -73,12 +74,36 @@ class ResidualTokenizer(ItemTokenizer):
 
 
 def check_vectors(embeddings: Any, item_ids: np.ndarray) -> Tensor:
-    """Return embeddings as a float32 tensor `[items, dim]`, without a copy where they are that already.
+    """Return embeddings as a tensor `[items, dim]`, without a copy of float32 or half-precision arrays and tensors.
+
+    A memory map stays one. What is neither becomes float32.
 
     Raises:
         ValueError: If there is not one vector per item or a value is not finite; the message names the item.
     """
     if embeddings is None:
         raise ValueError("`embeddings` must hold one vector per item, got None. Make them with an embedder.")
+    vectors = _half_precision(embeddings)
+    if vectors is not None and vectors.ndim == 2 and len(vectors) == len(item_ids) and _is_finite(vectors):
+        return vectors
     array = embeddings.detach().cpu().float().numpy() if isinstance(embeddings, Tensor) else embeddings
-    return torch.from_numpy(check_embeddings(array, len(item_ids), item_ids))
+    return _as_tensor(check_embeddings(array, len(item_ids), item_ids))
+
+
+def _half_precision(embeddings: Any) -> Tensor | None:
+    """Return half-precision embeddings as a tensor on the CPU, None for any other."""
+    if isinstance(embeddings, np.ndarray) and embeddings.dtype == np.float16:
+        return _as_tensor(np.ascontiguousarray(embeddings))
+    if isinstance(embeddings, Tensor) and embeddings.dtype in (torch.float16, torch.bfloat16):
+        return embeddings.detach().cpu()
+    return None
+
+
+def _is_finite(vectors: Tensor) -> bool:
+    return all(bool(chunk.isfinite().all()) for chunk in vectors.split(VECTORS_PER_CHUNK)) and vectors.shape[1] > 0
+
+
+def _as_tensor(array: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing writes to it
+        return torch.from_numpy(array)

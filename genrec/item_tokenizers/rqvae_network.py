@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from genrec.item_tokenizers.quantizers import sinkhorn_codes, squared_distances
+from genrec.item_tokenizers.quantizers import VECTORS_PER_CHUNK, sinkhorn_codes, squared_distances
 
 
 class Balancing:
@@ -63,9 +63,11 @@ class RQVAENetwork(nn.Module):
 
     def normalize_like(self, vectors: Tensor) -> None:
         """Learn to see these vectors, `[items, dim]`, centred and with variance 1 over all entries."""
-        self.mean.copy_(vectors.mean(dim=0))
-        spread = (vectors - self.mean).square().mean().sqrt()
-        self.scale.copy_(spread if spread > 0 else torch.ones(()))
+        chunks = vectors.split(VECTORS_PER_CHUNK)
+        self.mean.copy_(torch.stack([chunk.float().sum(dim=0) for chunk in chunks]).sum(dim=0) / len(vectors))
+        squares = torch.stack([(chunk.float() - self.mean).square().sum() for chunk in chunks])
+        spread = (squares.sum() / vectors.numel()).sqrt()
+        self.scale.copy_(spread.where(spread > 0, 1.0))
 
     def encode(self, vectors: Tensor) -> Tensor:
         """Return latent points, `[items, latent_dim]`."""

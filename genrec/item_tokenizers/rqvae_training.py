@@ -1,4 +1,8 @@
-"""Fits an RQ-VAE: plain autoencoder first, then a k-means start, then both together with dead codes restarted."""
+"""Fits an RQ-VAE: plain autoencoder first, then a k-means start, then both together with dead codes restarted.
+
+The vectors lie on the device, batches are drawn there and losses stay there, so no step waits for the host. What the
+host has to know (progress, collapsed codebooks, dead codes) it asks for every so many steps.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -67,11 +71,14 @@ class CodebookCare:
     def observe(self, residuals: Sequence[Tensor], codes: Sequence[Tensor]) -> None:
         """Count a batch's codes and, with EMA, move each code towards the mean of its residuals."""
         for level, (residual, chosen) in enumerate(zip(residuals, codes, strict=True)):
-            counts = torch.bincount(chosen, minlength=len(self.seen[level])).to(residual.dtype)
+            # Products with members' rows are repeatable and need nothing from the host, unlike `bincount`, `index_add_`.
+            every_code = torch.arange(len(self.seen[level]), device=chosen.device)
+            is_member = (chosen == every_code[:, None]).to(residual.dtype)  # [codes, batch]
+            counts = is_member.sum(dim=1)
             self.seen[level] += counts
             self.recent[level] += counts
             if self.ema_decay is not None:
-                self._move(level, residual, chosen, counts)
+                self._move(level, is_member @ residual, counts)
 
     def restart_dead(self, residuals: Sequence[Tensor]) -> None:
         """Move every code unseen since the last call onto a random residual of this batch, and forget the counts."""
@@ -89,9 +96,8 @@ class CodebookCare:
             counts.zero_()
         return rates
 
-    def _move(self, level: int, residual: Tensor, chosen: Tensor, counts: Tensor) -> None:
+    def _move(self, level: int, sums: Tensor, counts: Tensor) -> None:
         keep = self.ema_decay or 0.0
-        sums = torch.zeros_like(self.sums[level]).index_add_(0, chosen, residual)
         self.weights[level].mul_(keep).add_(counts, alpha=1 - keep)
         self.sums[level].mul_(keep).add_(sums, alpha=1 - keep)
         self.codebooks[level].copy_(self.sums[level] / self.weights[level].clamp(min=1e-6)[:, None])
@@ -102,19 +108,18 @@ class RQVAETrainer:
 
     Args:
         network: Untrained, on the device to train on.
-        vectors: `[items, dim]` float32, on the CPU.
+        vectors: `[items, dim]` of any floating type; moved to the network's device as they are.
         training: How to fit.
         seed: Of batches, k-means start and restarts.
-
-    Attributes:
-        losses: The loss of every step.
     """
 
     def __init__(self, network: RQVAENetwork, vectors: Tensor, training: RQVAETraining, seed: int) -> None:
+        device = network.mean.device
         self.network = network
-        self.vectors = vectors
+        self.vectors = vectors.to(device)
         self.training = training
         self.generator = torch.Generator().manual_seed(seed)
+        self.batches = self.generator if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
         self.balancing = Balancing(training.sinkhorn_levels, training.sinkhorn_epsilon, len(network.codebooks))
         self.optimizer = torch.optim.AdamW(
             self._parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
@@ -122,7 +127,12 @@ class RQVAETrainer:
         self.schedule = torch.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.05, training.num_steps)
         self.care: CodebookCare | None = None
         self.collapsed: set[int] = set()
-        self.losses: list[float] = []
+        self._losses: list[Tensor] = []
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every step so far; waits for the device."""
+        return torch.stack(self._losses).tolist() if self._losses else []
 
     def train(self) -> None:
         """Run all steps, with a progress bar on a terminal."""
@@ -132,10 +142,11 @@ class RQVAETrainer:
             for step in range(self.training.num_steps):
                 if step == warmup:
                     self.care = self._start_codebooks()
-                self.losses.append(self._step(self._draw(self.training.batch_size)))
+                self.step(self.draw(self.training.batch_size))
                 if self.care is not None and (step + 1) % STEPS_PER_CHECK == 0:
                     rates = self._check_collapse(self.care)
-                    progress.set_postfix(loss=f"{self.losses[-1]:.4f}", codes=" ".join(f"{rate:.0%}" for rate in rates))
+                    loss = float(self._losses[-1])
+                    progress.set_postfix(loss=f"{loss:.4f}", codes=" ".join(f"{rate:.0%}" for rate in rates))
                 progress.update()
 
     def _parameters(self) -> list[torch.nn.Parameter]:
@@ -143,9 +154,10 @@ class RQVAETrainer:
         parameters = [*network.encoder.parameters(), *network.decoder.parameters()]
         return parameters + (list(network.codebooks) if self.training.codebook_update == "gradient" else [])
 
-    def _draw(self, num_vectors: int) -> Tensor:
-        rows = torch.randint(len(self.vectors), (num_vectors,), generator=self.generator)
-        return self.vectors[rows].to(self.network.mean.device)
+    def draw(self, num_vectors: int) -> Tensor:
+        """Return random vectors, with repeats, `[num_vectors, dim]` float32, drawn where they lie."""
+        rows = torch.randint(len(self.vectors), (num_vectors,), generator=self.batches, device=self.vectors.device)
+        return self.vectors[rows].float()
 
     @torch.no_grad()
     def _start_codebooks(self) -> CodebookCare:
@@ -155,7 +167,7 @@ class RQVAETrainer:
         if len(sample) > START_VECTORS_PER_CODE * max(sizes):
             rows = torch.randperm(len(sample), generator=self.generator)[: START_VECTORS_PER_CODE * max(sizes)]
             sample = sample[rows]
-        residual = self.network.encode(sample.to(self.network.mean.device)).cpu()
+        residual = self.network.encode(sample.float()).cpu()
         for codebook, size in zip(self.network.codebooks, sizes, strict=True):
             centres = kmeans(residual, size, self.generator)
             codebook.copy_(centres)
@@ -163,14 +175,15 @@ class RQVAETrainer:
         keep = self.training.ema_decay if self.training.codebook_update == "ema" else None
         return CodebookCare(list(self.network.codebooks), keep, self.generator)
 
-    def _step(self, batch: Tensor) -> float:
+    def step(self, batch: Tensor) -> None:
+        """Take one optimizer step on a batch `[batch, dim]`, without waiting for the device."""
         latent = self.network.encode(batch)
         loss = self._autoencoder_loss(batch, latent) if self.care is None else self._quantized_loss(batch, latent)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        return loss.item()
+        self._losses.append(loss.detach())
 
     def _autoencoder_loss(self, batch: Tensor, latent: Tensor) -> Tensor:
         return functional.mse_loss(self.network.decode(latent) / self.network.scale, batch / self.network.scale)
@@ -192,7 +205,7 @@ class RQVAETrainer:
         assert self.care is not None
         self.care.observe(residuals, codes)
         every = self.training.restart_every
-        if every and (len(self.losses) + 1) % every == 0:
+        if every and (len(self._losses) + 1) % every == 0:
             self.care.restart_dead(residuals)
 
     def _check_collapse(self, care: CodebookCare) -> list[float]:

@@ -38,6 +38,7 @@ class Recommendations(Sequence[Recommendation]):
         item_ids: The catalog's ids in row order.
         users: User ids, `[users]`.
         num_unknown: Interactions that were skipped because the catalog lacks their item.
+        num_later: Interactions that were left out because they are not before the query.
 
     Example:
         >>> lists = Recommendations(np.array([[1, -1]]), np.array([[0.5, -np.inf]]), np.array([7, 9]), np.array(["u"]))
@@ -46,7 +47,13 @@ class Recommendations(Sequence[Recommendation]):
     """
 
     def __init__(
-        self, items: np.ndarray, scores: np.ndarray, item_ids: np.ndarray, users: np.ndarray, num_unknown: int = 0
+        self,
+        items: np.ndarray,
+        scores: np.ndarray,
+        item_ids: np.ndarray,
+        users: np.ndarray,
+        num_unknown: int = 0,
+        num_later: int = 0,
     ) -> None:
         assert items.shape == scores.shape, (items.shape, scores.shape)
         assert len(users) == len(items), (len(users), len(items))
@@ -55,6 +62,7 @@ class Recommendations(Sequence[Recommendation]):
         self.item_ids = item_ids
         self.users = users
         self.num_unknown = num_unknown
+        self.num_later = num_later
 
     def __len__(self) -> int:
         return len(self.items)
@@ -67,7 +75,8 @@ class Recommendations(Sequence[Recommendation]):
 
     def __getitem__(self, row: int | slice) -> "Recommendation | Recommendations":
         if isinstance(row, slice):
-            return Recommendations(self.items[row], self.scores[row], self.item_ids, self.users[row], self.num_unknown)
+            skipped = (self.num_unknown, self.num_later)
+            return Recommendations(self.items[row], self.scores[row], self.item_ids, self.users[row], *skipped)
         real = self.items[row] != NO_ITEM
         return Recommendation(self.item_ids[self.items[row][real]].tolist(), self.scores[row][real].tolist())
 
@@ -92,12 +101,14 @@ class Recommendations(Sequence[Recommendation]):
 class Recommender(Protocol):
     """Anything that can be evaluated."""
 
-    def recommend(self, histories: Any, k: int = 10, behavior: str | None = None) -> Recommendations:
+    def recommend(self, histories: Any, k: int = 10, behavior: str | None = None, *, at: Any = None) -> Recommendations:
         """Return the k best items for each history.
 
         Args:
             histories: A list of histories, a table, or `Histories` (see `genrec.data.histories.as_histories`).
             k: Items per user.
             behavior: The behavior to predict; None means the target behavior, the strongest of the ladder.
+            at: The moment of the query, or one per user (see `genrec.data.histories.asked_at`); None means the
+                histories' own. Nothing at or after it may count.
         """
         ...

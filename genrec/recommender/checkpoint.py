@@ -2,13 +2,18 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from genrec.files import read_json
+
+if TYPE_CHECKING:
+    from genrec.data.catalog import Catalog
 
 CONFIG_FILE = "config.json"
 MODEL_JSON_FILES = (CONFIG_FILE, "generation_config.json", "model.safetensors.index.json")
@@ -42,8 +47,12 @@ def find_checkpoint(folder_or_repo: str | Path, **download: Any) -> Path:
     return folder
 
 
-def load_model(folder: Path) -> PreTrainedModel:
+def load_model(folder: Path, auto_class: Any = AutoModelForCausalLM) -> PreTrainedModel:
     """Load a checkpoint folder's model, ready to be asked.
+
+    Args:
+        folder: What `save_model` wrote.
+        auto_class: The Auto class that knows the model.
 
     Raises:
         FileNotFoundError: If there are no weights.
@@ -57,7 +66,7 @@ def load_model(folder: Path) -> PreTrainedModel:
         raise FileNotFoundError(f"{folder} has no model.safetensors. Copy or train the checkpoint again.")
     for path in weights:
         _check_weights(path)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    loaded: Any = auto_class.from_pretrained(folder, output_loading_info=True)
     model, report = loaded
     if report["missing_keys"]:
         raise ValueError(
@@ -75,6 +84,24 @@ def save_model(model: PreTrainedModel, folder: str | Path) -> None:
         model.save_pretrained(temporary)
         for path in sorted(Path(temporary).iterdir(), reverse=True):  # the weights before the configuration
             os.replace(path, folder / path.name)
+
+
+def load_catalog(folder: Path) -> "Catalog | None":
+    """Load the catalog beside a model, None if there is none."""
+    from genrec.data.catalog import CATALOG_FILE, Catalog
+
+    return Catalog.load(folder) if (folder / CATALOG_FILE).is_file() else None
+
+
+@contextmanager
+def switched_to_evaluation(model: PreTrainedModel) -> Iterator[None]:
+    """Switch dropout off, and back on after if the model was being trained."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def _check_weights(path: Path) -> None:

@@ -1,8 +1,7 @@
 """`GenerativeRecommender`: a model, its item tokenizer and its catalog, from histories to lists of items."""
 
-import inspect
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,26 +9,31 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from genrec.data.histories import Histories, ItemIndex, as_histories
-from genrec.generation.beam_search import constrained_beam_search
-from genrec.generation.logits_processor import TrieConstrainedLogitsProcessor
-from genrec.generation.trie import DEAD_END, ItemTrie
+from genrec.data.candidates import Asked, QueryContext, check_context
+from genrec.data.histories import Histories, as_histories, asked_at
 from genrec.item_tokenizers.auto import AutoItemTokenizer
 from genrec.item_tokenizers.base import ItemTokenizer
-from genrec.item_tokenizers.inputs import prompt_tensors
-from genrec.item_tokenizers.vocabulary import PAD
+from genrec.item_tokenizers.inputs import candidate_tensors, moments_asked, prompt_tensors
 from genrec.recommender.base import NO_ITEM, Recommendations
-from genrec.recommender.checkpoint import find_checkpoint, load_model, save_model
-from genrec.recommender.filters import build_item_filter
-from genrec.recommender.scoring import check_k, tie_ranks
+from genrec.recommender.batch_search import BatchSearch
+from genrec.recommender.checkpoint import (
+    find_checkpoint,
+    load_catalog,
+    load_model,
+    save_model,
+    switched_to_evaluation,
+)
+from genrec.recommender.filters import ItemFilter, build_item_filter
+from genrec.recommender.found_items import found_items
+from genrec.recommender.scoring import check_k
+from genrec.recommender.served_catalog import ServedCatalog
 
 if TYPE_CHECKING:
     from genrec.data.catalog import Catalog
 
-SEARCHES = ("fast", "generate")
-DEAD_SCORE = -1e8  # `generate` fills up with beams that score -1e9
+SETTINGS = ("num_beams", "batch_size", "search", "compile_search")
 PROGRESS_DELAY_SECONDS = 2.0
 
 
@@ -47,10 +51,13 @@ class GenerativeRecommender:
         batch_size: Histories per batch.
         search: `"fast"` computes each prompt once (`constrained_beam_search`, for GAMER); `"generate"` is
             transformers' own beam search with a logits processor, for any model.
+        compile_search: Whether to run the fast search compiled, in batches padded to few shapes, and on CUDA as one
+            graph per shape. The first batch of each shape takes long (see `genrec.generation.search_buckets`).
+        context: What all users did, for models with `trend_head` or `neighbor_head`.
 
     Raises:
-        ValueError: If the model and the tokenizer, or the tokenizer and the catalog, do not belong together, or a
-            setting is out of range.
+        ValueError: If the model and the tokenizer, the tokenizer and the catalog, or the model and the context do not
+            belong together, or a setting is out of range.
 
     Example:
         >>> from genrec.item_tokenizers import ChunkedIDTokenizer
@@ -74,17 +81,52 @@ class GenerativeRecommender:
         num_beams: int = 20,
         batch_size: int = 64,
         search: str = "fast",
+        compile_search: bool = False,
+        context: QueryContext | None = None,
     ) -> None:
-        _check_settings(model, num_beams, batch_size, search)
-        _check_match(model, tokenizer)
-        _check_catalog(catalog, tokenizer)
+        if num_beams < 1 or batch_size < 1:
+            raise ValueError(f"`num_beams` and `batch_size` must be at least 1, got {num_beams} and {batch_size}.")
+        _check_parts(model, tokenizer, catalog, context)
         self.model: Any = model
-        self.tokenizer = tokenizer
-        self.catalog = catalog
         self.num_beams = num_beams
         self.batch_size = batch_size
         self.search = search
-        self._index = ItemIndex(tokenizer.item_ids)
+        self._search = BatchSearch(model, search, compile_search)
+        self._served = ServedCatalog.of(tokenizer, catalog, context)
+
+    @property
+    def tokenizer(self) -> ItemTokenizer:
+        """The item tokenizer."""
+        return self._served.tokenizer
+
+    @property
+    def catalog(self) -> "Catalog | None":
+        """What is known about the items."""
+        return self._served.catalog
+
+    @property
+    def context(self) -> QueryContext | None:
+        """What all users did."""
+        return self._served.context
+
+    def swap_catalog(
+        self, tokenizer: ItemTokenizer, catalog: "Catalog | None" = None, context: QueryContext | None = None
+    ) -> None:
+        """Recommend from another catalog from now on, without a restart.
+
+        Requests that other threads have under way finish on the old one. Everything is built and checked beforehand:
+        a request sees the one catalog or the other, and after an error still the old one.
+
+        Args:
+            tokenizer: An item tokenizer of the same vocabulary, for example a loaded copy with `add_items` called.
+            catalog: What is known about its items.
+            context: What all users did, over its items.
+
+        Raises:
+            ValueError: If the tokenizer is not of the model's vocabulary, or the others not of the tokenizer.
+        """
+        _check_parts(self.model, tokenizer, catalog, context)
+        self._served = ServedCatalog.of(tokenizer, catalog, context, self.model.device)
 
     def recommend(
         self,
@@ -96,6 +138,7 @@ class GenerativeRecommender:
         allow: Iterable[Any] | np.ndarray | None = None,
         deny: Iterable[Any] | np.ndarray | None = None,
         unknown_items: str = "skip",
+        at: Any = None,
     ) -> Recommendations:
         """Return the k best items for each history; fewer where fewer qualify.
 
@@ -111,36 +154,110 @@ class GenerativeRecommender:
             allow: Item ids, or a boolean mask `[items]` or `[users, items]`: nothing else may be recommended.
             deny: Written like `allow`: what may not be recommended.
             unknown_items: `"skip"` or `"error"` for interactions whose item the catalog lacks.
+            at: The moment of the question, or one per user: seconds since 1970, a `datetime` or ISO text. What is not
+                before it is left out (`num_later` counts). None means the histories' own `query_times`, or without
+                any, for a model that reads times, a second after all that is known.
 
         Raises:
-            ValueError: If `k` is below 1, the behavior is unknown, or histories or filters cannot be read.
+            ValueError: If `k` is below 1, the behavior is unknown, or histories, filters or `at` cannot be read.
         """
+        filters = {"exclude_seen": exclude_seen, "allow": allow, "deny": deny}
+        (lists,) = self._recommend(histories, k, [behavior], unknown_items=unknown_items, at=at, **filters).values()
+        return lists
+
+    def recommend_each(
+        self, histories: Any, k: int = 10, behaviors: Sequence[str] | None = None, **settings: Any
+    ) -> dict[str, Recommendations]:
+        """Return the k best items for each history and each of several behaviors.
+
+        The same as asking one by one, but each history is computed once.
+
+        Args:
+            histories: As in `recommend`.
+            k: Items per user and behavior.
+            behaviors: The behaviors to predict; None means all, weakest first.
+            **settings: `exclude_seen`, `allow`, `deny`, `unknown_items` and `at` of `recommend`.
+
+        Raises:
+            ValueError: As in `recommend`, and if no behavior is asked for or one twice.
+        """
+        names = self.tokenizer.behaviors if behaviors is None else list(behaviors)
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"`behaviors` must name at least one behavior, each once, got {names}.")
+        return self._recommend(histories, k, names, **settings)
+
+    def _recommend(
+        self,
+        histories: Any,
+        k: int,
+        behaviors: Sequence[str | None],
+        *,
+        unknown_items: str = "skip",
+        at: Any = None,
+        **filters: Any,
+    ) -> dict[str, Recommendations]:
+        """Return each behavior's lists, in the order asked for."""
         check_k(k)
-        asked = self.tokenizer.ladder.index(behavior if behavior is not None else self.tokenizer.ladder.target)
-        index = self._current_index()
-        read = as_histories(histories, index, self.tokenizer.ladder, unknown_items=unknown_items)
-        item_filter = build_item_filter(read, exclude_seen=exclude_seen, allow=allow, deny=deny, index=index)
-        items = np.full((len(read), k), NO_ITEM, dtype=np.int64)
-        scores = np.full((len(read), k), -np.inf)
-        item_tokens, trie = self.tokenizer.item_tokens, self.tokenizer.trie().to(self.model.device)
-        with _asked(self.model), _progress(len(read)) as progress:
+        self._served = served = self._served.up_to_date(self.model.device)
+        names = [served.ladder.target if behavior is None else behavior for behavior in behaviors]
+        asked = [served.ladder.index(name) for name in names]
+        read = as_histories(histories, served.index, served.ladder, unknown_items=unknown_items)
+        read = self._with_query_times(asked_at(read, at), served)
+        item_filter = build_item_filter(read, index=served.index, **filters)
+        items = np.full((len(names), len(read), k), NO_ITEM, dtype=np.int64)
+        scores = np.full((len(names), len(read), k), -np.inf)
+        with switched_to_evaluation(self.model), _progress(len(read)) as progress:
             for rows in self._batches(read):
-                part = read.select(rows)
-                prompts = prompt_tensors(part, item_tokens, self.tokenizer.vocabulary, asked, self._max_history_items)
-                allowed = item_filter.allowed(part, rows)
-                items[rows], scores[rows] = self._answer(prompts, trie, allowed, k)
+                items[:, rows], scores[:, rows] = self._answer(read.select(rows), rows, served, asked, item_filter, k)
                 progress.update(len(rows))
-        return Recommendations(items, scores, self.tokenizer.item_ids, read.users, read.num_unknown)
+        skipped = (read.num_unknown, read.num_later)
+        return {
+            name: Recommendations(items[number], scores[number], served.item_ids, read.users, *skipped)
+            for number, name in enumerate(names)
+        }
 
-    @property
-    def _max_history_items(self) -> int | None:
-        return getattr(self.model.config, "max_history_items", None)
+    def update(self, events: Any) -> None:
+        """Let the model know what happened since: it counts from the next request on, without training.
 
-    def _current_index(self) -> ItemIndex:
-        """Return the catalog's rows by id, made anew once items came or went."""
-        if self._index.item_ids is not self.tokenizer.item_ids:
-            self._index = ItemIndex(self.tokenizer.item_ids)
-        return self._index
+        Args:
+            events: Histories in any form that `as_histories` reads, with times. Items that the catalog lacks are left
+                out.
+
+        Raises:
+            ValueError: If the recommender has no context, or the events have no times.
+        """
+        served = self._served.up_to_date(self.model.device)
+        if served.context is None:
+            raise ValueError(
+                "This recommender's model does not look at what all users do, so there is nothing to update."
+            )
+        read = as_histories(events, served.index, served.ladder)
+        if len(read.items) and not read.has_times:
+            raise ValueError("An update needs the time of each event. Give events as (item, behavior, time).")
+        context = served.context.with_events(read.items, read.behaviors, read.times)
+        self._served = replace(served, context=context)
+
+    def _with_query_times(self, read: Histories, served: ServedCatalog) -> Histories:
+        """Return histories that a model that reads times can be asked about: now, where nothing else is said."""
+        config = self.model.config
+        reads_times = getattr(config, "has_mixture", False) or getattr(config, "time_context", False)
+        if not reads_times or read.query_times is not None:
+            return read
+        known = moments_asked(read)
+        if served.context is not None and len(served.context.events):
+            known = np.maximum(known, served.context.events.times[-1] + 1)
+        return replace(read, query_times=known)
+
+    def _prompts(self, part: Histories, served: ServedCatalog, asked: int) -> dict[str, Tensor]:
+        """Return the model's inputs for one behavior asked of some users."""
+        config, length = self.model.config, getattr(self.model.config, "max_history_items", None)
+        prompts = prompt_tensors(part, served.item_tokens, served.vocabulary, asked, length)
+        if served.context is not None:
+            heads = {"has_trend": config.trend_head, "has_neighbors": config.neighbor_head}
+            last = part if length is None else part.last(length)
+            queries = Asked.of_histories(last, asked, served.context.num_recent)
+            prompts |= candidate_tensors(served.context, queries, served.item_tokens, **heads)
+        return {name: tensor.to(self.model.device) for name, tensor in prompts.items()}
 
     def _batches(self, histories: Histories) -> Iterator[np.ndarray]:
         """Yield rows of similar length, the longest first: they need the most memory, so a lack of it shows at once."""
@@ -148,44 +265,34 @@ class GenerativeRecommender:
         return (order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size))
 
     def _answer(
-        self, prompts: dict[str, Tensor], trie: ItemTrie, allowed: np.ndarray | None, k: int
+        self,
+        part: Histories,
+        rows: np.ndarray,
+        served: ServedCatalog,
+        asked: list[int],
+        item_filter: ItemFilter,
+        k: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the items and scores of one batch, `[users, k]` each."""
-        prompts = {name: part.to(self.model.device) for name, part in prompts.items()}
-        mask = None if allowed is None else torch.from_numpy(allowed).to(self.model.device)
-        sizes = {"num_beams": max(self.num_beams, k), "num_return_sequences": k}
-        output: Any = self._search(prompts, trie, mask, sizes)
-        scores = output.sequences_scores.float()
-        nodes = trie.walk(output.sequences[:, -trie.num_levels :])
-        found = trie.leaf_items(nodes.masked_fill(scores <= DEAD_SCORE, DEAD_END))
-        num_users = len(prompts["input_ids"])
-        return _first_items(
-            found.unflatten(0, (num_users, k)).cpu().numpy(),
-            scores.unflatten(0, (num_users, k)).cpu().numpy(),
-            allowed,
-            len(self._index.item_ids),
-        )
+        """Return the items and scores of one batch, `[behaviors, users, k]` each.
 
-    def _search(self, prompts: dict[str, Tensor], trie: ItemTrie, mask: Tensor | None, sizes: dict[str, int]) -> Any:
-        if self.search == "fast":
-            return constrained_beam_search(self.model, trie=trie, allowed_items=mask, **prompts, **sizes)  # type: ignore[arg-type]
-        settings = GenerationConfig(
-            max_new_tokens=trie.num_levels,
-            do_sample=False,
-            length_penalty=0.0,
-            early_stopping=True,
-            renormalize_logits=False,
-            use_cache=True,
-            pad_token_id=PAD,
-            return_dict_in_generate=True,
-            output_scores=True,
-            **sizes,
-        )
-        known = inspect.signature(self.model.forward).parameters
-        prompts = {name: part for name, part in prompts.items() if name in known}
-        processor = TrieConstrainedLogitsProcessor(trie, mask)
-        with _settings_of_its_own(self.model):
-            return self.model.generate(**prompts, generation_config=settings, logits_processor=[processor])
+        Args:
+            part: The histories of the batch.
+            rows: Their rows in the request `[users]`.
+            served: The catalog.
+            asked: The behaviors' indices.
+            item_filter: What may come out.
+            k: Items per list.
+        """
+        allowed = item_filter.allowed(part, rows)
+        mask = None if allowed is None else torch.from_numpy(allowed).to(self.model.device)
+        prompts = [self._prompts(part, served, behavior) for behavior in asked]
+        sizes = {"num_beams": max(self.num_beams, k), "num_return_sequences": k}
+        output = self._search(self.model, prompts, served.trie, mask, sizes)
+        if allowed is not None and allowed.ndim == 2:
+            allowed = np.repeat(allowed, len(asked), axis=0)
+        found = found_items(output, served.trie, allowed, k)
+        items, scores = (lists.reshape(len(rows), len(asked), k).swapaxes(0, 1) for lists in found)
+        return items, scores
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model, item tokenizer and catalog into one folder, each file whole or not at all.
@@ -198,6 +305,8 @@ class GenerativeRecommender:
         self.tokenizer.save_pretrained(folder)
         if self.catalog is not None:
             self.catalog.save(folder)
+        if self.context is not None:
+            self.context.save(folder)
 
     @classmethod
     def from_pretrained(
@@ -208,56 +317,27 @@ class GenerativeRecommender:
         Args:
             folder_or_repo: What `save_pretrained` wrote, or a repository id.
             device: Where to put the model; None leaves it on the CPU.
-            **settings: `num_beams`, `batch_size` and `search`; and for a repository `revision`, `cache_dir`, `token`
-                and `local_files_only`.
+            **settings: `num_beams`, `batch_size`, `search` and `compile_search`; and for a repository `revision`,
+                `cache_dir`, `token` and `local_files_only`.
 
         Raises:
             FileNotFoundError: If there is no checkpoint there.
             ValueError: If a file is truncated or corrupt, or the files do not belong together.
         """
-        own = {name: settings.pop(name) for name in ("num_beams", "batch_size", "search") if name in settings}
+        own = {name: settings.pop(name) for name in SETTINGS if name in settings}
         folder = find_checkpoint(folder_or_repo, **settings)
         tokenizer = AutoItemTokenizer.from_pretrained(folder)
         model: Any = load_model(folder)
-        return cls(model if device is None else model.to(device), tokenizer, _load_catalog(folder), **own)
+        model = model if device is None else model.to(device)
+        return cls(model, tokenizer, load_catalog(folder), context=QueryContext.load(folder), **own)
 
 
-def _first_items(
-    found: np.ndarray, scores: np.ndarray, allowed: np.ndarray | None, num_items: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return each user's first k items.
-
-    Args:
-        found: The items of each code, `[users, k, items per code]`, -1 where there is none.
-        scores: Each code's score, `[users, k]`, best first.
-        allowed: A code is shared by items of which not all may be allowed: `[items]`, `[users, items]` or None.
-        num_items: Items in the catalog.
-    """
-    num_users, k, per_code = found.shape
-    if per_code > 1:
-        # Items that share a code share a score, and come in the fixed random order of all ties.
-        order = np.where(found == NO_ITEM, num_items, tie_ranks(num_items)[found]).argsort(axis=2)
-        found = np.take_along_axis(found, order, axis=2)
-    items = found.reshape(num_users, k * per_code)
-    if allowed is not None:
-        by_user = np.broadcast_to(allowed, (num_users, num_items))
-        items = np.where(np.take_along_axis(by_user, items.clip(min=0), axis=1), items, NO_ITEM)
-    first = (items == NO_ITEM).argsort(axis=1, kind="stable")[:, :k]
-    items = np.take_along_axis(items, first, axis=1)
-    values = np.take_along_axis(np.repeat(scores, per_code, axis=1), first, axis=1)
-    return items, np.where(items == NO_ITEM, -np.inf, values)
-
-
-def _check_settings(model: PreTrainedModel, num_beams: int, batch_size: int, search: str) -> None:
-    if num_beams < 1 or batch_size < 1:
-        raise ValueError(f"`num_beams` and `batch_size` must be at least 1, got {num_beams} and {batch_size}.")
-    if search not in SEARCHES:
-        raise ValueError(f"`search` must be one of {', '.join(map(repr, SEARCHES))}, got {search!r}.")
-    if search == "fast" and model.config.model_type != "gamer":
-        raise ValueError(
-            f"`search='fast'` knows how GAMER keeps its prompt; the model is {model.config.model_type!r}. Pass "
-            "`search='generate'`, which works with every model."
-        )
+def _check_parts(
+    model: PreTrainedModel, tokenizer: ItemTokenizer, catalog: "Catalog | None", context: QueryContext | None
+) -> None:
+    _check_match(model, tokenizer)
+    check_context(model.config, context, len(tokenizer))
+    _check_catalog(catalog, tokenizer)
 
 
 def _check_match(model: PreTrainedModel, tokenizer: ItemTokenizer) -> None:
@@ -277,34 +357,6 @@ def _check_catalog(catalog: "Catalog | None", tokenizer: ItemTokenizer) -> None:
             "order. Pass the catalog that the tokenizer was fitted on; `Catalog.with_items` and `Catalog.select` "
             "follow items that come and go."
         )
-
-
-def _load_catalog(folder: Path) -> "Catalog | None":
-    from genrec.data.catalog import CATALOG_FILE, Catalog
-
-    return Catalog.load(folder) if (folder / CATALOG_FILE).is_file() else None
-
-
-@contextmanager
-def _asked(model: PreTrainedModel) -> Iterator[None]:
-    """Switch dropout off, and back on after if the model was being trained."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
-@contextmanager
-def _settings_of_its_own(model: PreTrainedModel) -> Iterator[None]:
-    """Take the model's generation settings away, which `generate` mixes into those it is given."""
-    inherited = model.generation_config
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = inherited
 
 
 def _progress(num_users: int) -> tqdm:

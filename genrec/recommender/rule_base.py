@@ -1,5 +1,6 @@
 """What the rules share: settings as dataclass fields, fit, tune, top k, save and load."""
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -62,7 +63,14 @@ class RuleRecommender(ABC):
         self._train = train
         return self._set_arrays(self._count(train), train.item_ids, train.ladder)
 
-    def tune(self, validation: Queries, k: int = 10, max_queries: int = MAX_TUNING_QUERIES, seed: int = 0) -> Self:
+    def tune(
+        self,
+        validation: Queries,
+        k: int = 10,
+        max_queries: int = MAX_TUNING_QUERIES,
+        seed: int = 0,
+        settings: Iterable[str] | None = None,
+    ) -> Self:
         """Choose the settings by merged NDCG@k on validation queries, and return the recommender itself.
 
         Tries `grid` one setting at a time, starting from the present settings, at most twice over; see `trials`.
@@ -72,9 +80,11 @@ class RuleRecommender(ABC):
             k: Length of the lists.
             max_queries: Where there are more queries, this many of them are drawn.
             seed: Seed of that draw.
+            settings: Which settings to choose; the others stay. None means all of `grid`.
 
         Raises:
-            ValueError: If the recommender has not been fitted in this process, or no query has a target.
+            ValueError: If the recommender has not been fitted in this process, no query has a target, or there is no
+                such setting.
         """
         if self._train is None:
             raise ValueError(f"{type(self).__name__} counts anew while tuning. Call `fit(train)` before `tune`.")
@@ -83,10 +93,10 @@ class RuleRecommender(ABC):
             validation = validation.select(np.sort(drawn))
         fitted = {self._counting_key(self.settings): self}
 
-        def measure(settings: Settings) -> float:
-            return merged_ndcg(self._with(settings, fitted), validation, k)
+        def measure(trial: Settings) -> float:
+            return merged_ndcg(self._with(trial, fitted), validation, k)
 
-        self.trials = coordinate_search(measure, self.settings, self._usable_grid(self._train))
+        self.trials = coordinate_search(measure, self.settings, self._grid_of(settings, self._train))
         best = dict(max(self.trials, key=lambda trial: trial["figure"]))
         del best["figure"]
         chosen = self._with(best, fitted)
@@ -100,6 +110,7 @@ class RuleRecommender(ABC):
         k: int = 10,
         behavior: str | None = None,
         *,
+        at: Any = None,
         exclude_seen: bool = False,
         allow: Iterable[Any] | np.ndarray | None = None,
         deny: Iterable[Any] | np.ndarray | None = None,
@@ -111,7 +122,14 @@ class RuleRecommender(ABC):
             ValueError: If the recommender has not been fitted, and as `ScoringRecommender.recommend` does.
         """
         return self._fitted().recommend(
-            histories, k, behavior, exclude_seen=exclude_seen, allow=allow, deny=deny, unknown_items=unknown_items
+            histories,
+            k,
+            behavior,
+            at=at,
+            exclude_seen=exclude_seen,
+            allow=allow,
+            deny=deny,
+            unknown_items=unknown_items,
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -125,18 +143,19 @@ class RuleRecommender(ABC):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """Read what `save_pretrained` wrote.
+        """Read what `save_pretrained` wrote; `RuleRecommender.from_pretrained` reads whichever rule the folder holds.
 
         Raises:
             ValueError: If the folder holds another recommender, or a file is truncated or corrupt.
         """
         folder = Path(folder)
         config = read_json(folder / CONFIG_FILE)
-        if config["recommender"] != cls.__name__:
+        rule = getattr(importlib.import_module("genrec.recommender"), config["recommender"], None)
+        if not (isinstance(rule, type) and issubclass(rule, cls)):
             raise ValueError(
                 f"{folder} holds a {config['recommender']}, not a {cls.__name__}. Load it with its own class."
             )
-        recommender = cls(**config["settings"])
+        recommender = rule(**config["settings"])
         recommender.trials = config["trials"]
         arrays = {name: tensor.numpy() for name, tensor in load_safetensors(folder / ARRAYS_FILE).items()}
         item_ids = as_id_array(read_json(folder / ITEM_IDS_FILE))
@@ -153,6 +172,13 @@ class RuleRecommender(ABC):
     def _usable_grid(self, train: Histories) -> Mapping[str, Sequence[Any]]:
         """Return the part of the grid that these histories allow."""
         return self.grid
+
+    def _grid_of(self, settings: Iterable[str] | None, train: Histories) -> Mapping[str, Sequence[Any]]:
+        chosen = set(self.grid if settings is None else settings)
+        if not chosen <= set(self.grid):
+            wrong = sorted(chosen - set(self.grid))[0]
+            raise ValueError(f"`settings` names {wrong!r}, but {type(self).__name__} tunes {', '.join(self.grid)}.")
+        return {name: values for name, values in self._usable_grid(train).items() if name in chosen}
 
     def _set_arrays(self, arrays: Arrays, item_ids: np.ndarray, ladder: BehaviorLadder) -> Self:
         self._arrays = arrays

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from genrec.data.behaviors import BehaviorLadder
-from genrec.data.histories import Histories, ItemIndex, as_histories, as_id_array
+from genrec.data.histories import Histories, ItemIndex, as_histories, as_id_array, asked_at
 from genrec.recommender.base import NO_ITEM, Recommendations
 from genrec.recommender.filters import ItemFilter, build_item_filter
 
@@ -49,6 +49,7 @@ class ScoringRecommender:
         k: int = 10,
         behavior: str | None = None,
         *,
+        at: Any = None,
         exclude_seen: bool = False,
         allow: Iterable[Any] | np.ndarray | None = None,
         deny: Iterable[Any] | np.ndarray | None = None,
@@ -60,18 +61,21 @@ class ScoringRecommender:
             histories: Histories in any form that `genrec.data.histories.as_histories` reads.
             k: Items per user.
             behavior: The behavior to predict; None means the target behavior, the strongest of the ladder.
+            at: The moment of the query, or one per user: seconds since 1970, a `datetime` or ISO text. Interactions at
+                or after it are left out and counted in `num_later`. None means the histories' own `query_times`.
             exclude_seen: Whether to leave out what a user's history holds.
             allow: Item ids, or a mask over the catalog: nothing else may be recommended.
             deny: Item ids, or a mask over the catalog, that may not be recommended.
             unknown_items: `"skip"` or `"error"` for interactions whose item the catalog lacks.
 
         Raises:
-            ValueError: If `k` is below 1, the behavior is unknown, or the scores have a wrong shape or hold NaN.
+            ValueError: If `k` is below 1, the behavior is unknown, `at` is no moment, or the scores have a wrong shape
+                or hold NaN.
         """
         check_k(k)
         behavior = behavior if behavior is not None else self.ladder.target
         self.ladder.index(behavior)
-        read = as_histories(histories, self._index, self.ladder, unknown_items=unknown_items)
+        read = asked_at(as_histories(histories, self._index, self.ladder, unknown_items=unknown_items), at)
         item_filter = build_item_filter(read, exclude_seen=exclude_seen, allow=allow, deny=deny, index=self._index)
         items = np.full((len(read), k), NO_ITEM, dtype=np.int64)
         scores = np.full((len(read), k), -np.inf)
@@ -79,7 +83,7 @@ class ScoringRecommender:
         for start in range(0, len(read), chunk_size):
             rows = np.arange(start, min(start + chunk_size, len(read)))
             items[rows], scores[rows] = top_k(self._scores(read.select(rows), behavior, item_filter, rows), k)
-        return Recommendations(items, scores, self.item_ids, read.users, read.num_unknown)
+        return Recommendations(items, scores, self.item_ids, read.users, read.num_unknown, read.num_later)
 
     def _scores(self, histories: Histories, behavior: str, item_filter: ItemFilter, rows: np.ndarray) -> np.ndarray:
         scores = np.asarray(self.score(histories, behavior))

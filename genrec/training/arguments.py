@@ -3,7 +3,7 @@
 import difflib
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 
@@ -59,6 +59,12 @@ class GenRecTrainingArguments(TrainingArguments):
         min_lr: The learning rate at the end of the cosine.
         total_batch_size: Samples per update over all processes; sets `gradient_accumulation_steps`. None leaves
             that to you.
+        max_tokens_per_micro_batch: Cut each process's share of an update into micro-batches of nearly equal size, with
+            at most so many tokens each, padding included, whose gradients add up. An update then holds
+            `total_batch_size` samples, or without it `per_device_train_batch_size` per process. None passes
+            `per_device_train_batch_size` samples through the model at once.
+        packing: Whether several users share a row, as many as fit; they do not see each other, and the loss is the
+            same. Batches are then drawn regardless of length.
         selection_metric: Which validation figure chooses the checkpoint and stops the run: `"ndcg@10"` (merged over
             behaviors) or `"loss"`.
         early_stopping_patience: Stop after so many validations without a new best; None never does.
@@ -70,6 +76,8 @@ class GenRecTrainingArguments(TrainingArguments):
         ranking_num_beams: Beam width of that ranking.
         bucket_batches: Batches per pool that is sorted by length; 1 draws batches regardless of length.
         pad_to_multiple_of: Round the interactions per row up to a multiple, for fewer shapes to compile.
+        data_on_device: Whether all training samples lie on the model's device as integers (20 bytes per interaction)
+            and batches are made there. With `dataloader_num_workers` the workers read samples on the host instead.
 
     Raises:
         ValueError: If a value is out of range, or two settings contradict each other.
@@ -80,11 +88,15 @@ class GenRecTrainingArguments(TrainingArguments):
         ('loss', False, 'epoch')
     """
 
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = PRESETS
+
     temperature: float = 1.0
     causal_share: float = 0.0
     max_history_items: int | None = None
     min_lr: float = 0.0
     total_batch_size: int | None = None
+    max_tokens_per_micro_batch: int | None = None
+    packing: bool = False
     selection_metric: str = "ndcg@10"
     early_stopping_patience: int | None = 10
     max_seconds: float | None = None
@@ -93,6 +105,7 @@ class GenRecTrainingArguments(TrainingArguments):
     ranking_num_beams: int = 20
     bucket_batches: int = 16
     pad_to_multiple_of: int = 1
+    data_on_device: bool = True
 
     per_device_train_batch_size: int = 64
     per_device_eval_batch_size: int = 128
@@ -135,15 +148,22 @@ class GenRecTrainingArguments(TrainingArguments):
             >>> args.gradient_accumulation_steps, args.learning_rate, args.temperature
             (32, 0.0005, 0.7)
         """
-        if name not in PRESETS:
-            raise ValueError(f"There is no training preset {name!r}. Choose one of: {', '.join(PRESETS)}.")
+        if name not in cls.PRESETS:
+            raise ValueError(f"There is no training preset {name!r}. Choose one of: {', '.join(cls.PRESETS)}.")
         valid = [argument.name for argument in fields(cls) if argument.init]
         for key in overrides:
             if key not in valid:
                 nearest = difflib.get_close_matches(key, valid, n=1)
                 hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
                 raise ValueError(f"There is no training argument `{key}`.{hint}")
-        return cls(**{**PRESETS[name], **overrides})
+        return cls(**{**cls.PRESETS[name], **overrides})
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples that all processes together take from the data at once: a batch, or with a token budget an update."""
+        if self.max_tokens_per_micro_batch is not None and self.total_batch_size is not None:
+            return self.total_batch_size
+        return self.train_batch_size * self.world_size
 
     def _check_ranges(self) -> None:
         def require(is_met: bool, name: str, rule: str) -> None:
@@ -159,6 +179,7 @@ class GenRecTrainingArguments(TrainingArguments):
         for name in (
             "max_history_items",
             "total_batch_size",
+            "max_tokens_per_micro_batch",
             "early_stopping_patience",
             "max_validation_samples",
             "max_ranking_queries",
@@ -193,6 +214,14 @@ class GenRecTrainingArguments(TrainingArguments):
             )
 
     def _derive_accumulation(self) -> None:
+        if self.max_tokens_per_micro_batch is not None:
+            if self.gradient_accumulation_steps != 1:
+                raise ValueError(
+                    f"`gradient_accumulation_steps={self.gradient_accumulation_steps}` contradicts "
+                    "`max_tokens_per_micro_batch`, which decides how often gradients are added up. Set "
+                    "`total_batch_size` to the samples per update instead."
+                )
+            return
         if self.total_batch_size is None:
             return
         per_step = self.train_batch_size * self.world_size

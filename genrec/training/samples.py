@@ -1,7 +1,8 @@
 """Training samples: one user's interactions each, from arrays in memory or from a `datasets.Dataset`.
 
 A sample is a mapping with the equally long columns `items` (catalog rows), `behaviors` (ladder indices), `sessions` and
-`times`, oldest first, and optionally `num_targets`: only its last so many interactions bear loss.
+`times`, oldest first, perhaps `session_times` (when the session of each began), and optionally `num_targets`: only its
+last so many interactions bear loss.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from genrec.data.histories import Histories, Queries, offsets_from_counts
+
+COLUMNS = ("items", "behaviors", "sessions", "times", "session_times")
 
 
 class HistoryDataset(Dataset):
@@ -32,7 +35,7 @@ class HistoryDataset(Dataset):
         if num_targets is not None and num_targets < 1:
             raise ValueError(f"`num_targets` must be at least 1, or None for all interactions, got {num_targets}.")
         empty = histories.lengths == 0
-        self.histories = histories.select(~empty) if empty.any() else histories
+        self.histories = (histories.select(~empty) if empty.any() else histories).with_session_times()
         self.num_targets = num_targets
 
     @classmethod
@@ -54,13 +57,8 @@ class HistoryDataset(Dataset):
     def __getitem__(self, row: int) -> dict[str, Any]:
         if not -len(self) <= row < len(self):
             raise IndexError(f"Row {row} of a dataset with {len(self)} samples.")
-        history = self.histories[row % len(self)]
-        sample = {
-            "items": history.items,
-            "behaviors": history.behaviors,
-            "sessions": history.sessions,
-            "times": history.times,
-        }
+        part = slice(*self.histories.offsets[row % len(self) :][:2])
+        sample = {name: getattr(self.histories, name)[part] for name in COLUMNS}
         return sample if self.num_targets is None else {**sample, "num_targets": self.num_targets}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -107,6 +105,7 @@ def _history_and_target(queries: Queries) -> Histories:
         behaviors=appended("behaviors", targets.behaviors),
         sessions=appended("sessions", next_sessions),
         times=appended("times", targets.times),
+        session_times=np.insert(copies.session_starts, ends, targets.session_starts),
         offsets=offsets_from_counts(copies.lengths + 1),
         users=copies.users,
         item_ids=asked.item_ids,

@@ -8,7 +8,7 @@ launch`: any number of processes step through the same batches, and the loss is 
 import inspect
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,16 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
+from genrec.data.candidates import QueryContext, check_context
 from genrec.data.histories import Queries
 from genrec.files import write_json
 from genrec.item_tokenizers.base import ItemTokenizer
 from genrec.training.arguments import GenRecTrainingArguments
 from genrec.training.callbacks import EarlyStopping, EpochLog, TimeBudget
 from genrec.training.checkpoints import check_checkpoint, newest_checkpoint
-from genrec.training.collators import HistoryCollator
+from genrec.training.collators import HistoryCollator, MicroBatchCollator
+from genrec.training.context_collator import ContextCollator, prepared_context, reads_times
+from genrec.training.device_dataset import DeviceDataset
 from genrec.training.progress import REPORT_FILE, MetricsFile, ProgressLines, TrainingClock, training_report
 from genrec.training.samplers import LengthBucketBatchSampler
 from genrec.training.samples import HistoryDataset, sample_lengths
@@ -57,6 +60,7 @@ class GenRecTrainer(Trainer):
         ranking_queries: Validation queries to rank for, needed if `args.selection_metric` is `"ndcg@10"`. Without that
             metric they may still be given; their NDCG@10 is then recorded only.
         callbacks: Further callbacks.
+        context: What all users did, for models with `trend_head` or `neighbor_head`.
         optimizers: An optimizer and a learning-rate schedule of your own, or None for those of `args`.
 
     Raises:
@@ -84,6 +88,7 @@ class GenRecTrainer(Trainer):
     args: GenRecTrainingArguments
     model: Any  # what accelerate makes of the model keeps its attributes
     data_collator: Any
+    _device_data: DeviceDataset | None = None
 
     def __init__(
         self,
@@ -95,8 +100,12 @@ class GenRecTrainer(Trainer):
         ranking_queries: Queries | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
+        context: QueryContext | None = None,
     ) -> None:
         _check_model(model, args, tokenizer)
+        check_context(model.config, context, len(tokenizer))
+        if args.packing:
+            _check_packing(model)
         _check_validation_data(args, eval_dataset, ranking_queries)
         _check_rows(tokenizer, train_dataset, eval_dataset)
         self.item_tokenizer = tokenizer
@@ -105,11 +114,13 @@ class GenRecTrainer(Trainer):
         self._train_lengths = sample_lengths(train_dataset).clip(max=self.max_history_items + 1)
         self._flops_per_token = 6 * model.num_parameters(exclude_embeddings=True)
         self._use_cache = model.config.use_cache
+        self.context = None if context is None else prepared_context(context, train_dataset, eval_dataset)
+        self._takes_padding_side = "padding_side" in inspect.signature(model.forward).parameters
         self.clock = TrainingClock(int(self._train_lengths.sum()) * tokenizer.vocabulary.tokens_per_item)
         super().__init__(
             model=model,
             args=args,
-            data_collator=self._collator(args, behavior_loss=getattr(model.config, "behavior_loss_weight", 0) > 0),
+            data_collator=self._train_collator(model, args),
             train_dataset=train_dataset,
             eval_dataset=validation_subset(eval_dataset, args.max_validation_samples, args.seed),
             callbacks=[self.clock, EpochLog(), *self._stopping_rules(args), MetricsFile(), *(callbacks or [])],
@@ -157,16 +168,20 @@ class GenRecTrainer(Trainer):
         return {**training_report(self.state, self.args), "seconds": round(self.clock.seconds, 3)}
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return this process's share of the length-bucketed batches."""
+        """Return this process's share of the length-bucketed batches, or with a token budget lists of micro-batches."""
+        args = self.args
         sampler = LengthBucketBatchSampler(
             self._train_lengths,
-            self._train_batch_size * self.args.world_size,
-            num_processes=self.args.world_size,
-            process_index=self.args.process_index,
-            pool_batches=self.args.bucket_batches,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            args.samples_per_step,
+            num_processes=args.world_size,
+            process_index=args.process_index,
+            pool_batches=1 if args.packing else args.bucket_batches,
+            seed=args.seed if args.data_seed is None else args.data_seed,
         )
-        return self._dataloader(self.train_dataset, sampler, self.data_collator)
+        collate = self.data_collator
+        if args.max_tokens_per_micro_batch is not None:
+            collate = MicroBatchCollator(self.data_collator, args.max_tokens_per_micro_batch)
+        return self._dataloader(self._train_data(), sampler, collate)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Return this process's share of the validation batches, longest first."""
@@ -178,7 +193,9 @@ class GenRecTrainer(Trainer):
             process_index=self.args.process_index,
             shuffle=False,
         )
-        return self._dataloader(dataset, sampler, self._collator(self.args))
+        return self._dataloader(
+            dataset, sampler, self._collator(self.args, self.accelerator.unwrap_model(self.model).config)
+        )
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -197,7 +214,7 @@ class GenRecTrainer(Trainer):
             metrics = {f"{metric_key_prefix}_loss": loss}
             if self.ranking_queries is not None and eval_dataset is None:
                 metrics[f"{metric_key_prefix}_ndcg@10"] = merged_ndcg(
-                    self.model, self.item_tokenizer, self.ranking_queries, self.args, self.accelerator
+                    self.model, self.item_tokenizer, self.ranking_queries, self.args, self.accelerator, self.context
                 )
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -216,6 +233,8 @@ class GenRecTrainer(Trainer):
         every checkpoint, is of the model as it will be used.
         """
         inputs = {**inputs, "temperature": self.args.temperature}
+        if self._takes_padding_side:
+            inputs["padding_side"] = "right"
         config = self.accelerator.unwrap_model(model).config
         is_session_wise = getattr(config, "session_wise", False)
         if self.state.global_step < self.args.causal_share * self.state.max_steps:
@@ -224,6 +243,26 @@ class GenRecTrainer(Trainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
             config.session_wise = is_session_wise
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Return the loss of a batch and add its gradients, those of micro-batches one by one.
+
+        Processes exchange gradients in the last micro-batch only; they need not have equally many.
+        """
+        *earlier, last = _micro_batches(inputs)
+        loss = torch.zeros((), device=self.args.device)
+        with self.accelerator.no_sync(model):
+            for micro_batch in earlier:
+                loss += super().training_step(model, micro_batch, num_items_in_batch)
+        return loss + super().training_step(model, last, num_items_in_batch)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+        """Count the labels of all micro-batches of an update, in all processes."""
+        return super()._get_num_items_in_batch(
+            [part for batch in batch_samples for part in _micro_batches(batch)], device
+        )
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Log a record, with the run's seconds and speed; the last one says how the run went.
@@ -243,17 +282,17 @@ class GenRecTrainer(Trainer):
         logs["seconds"] = round(self.clock.seconds, 3)
         super().log(logs, start_time)
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+    def floating_point_ops(self, inputs: Any) -> int:
         """Return the operations of a step, without walking over all parameters each time."""
-        return self._flops_per_token * inputs["input_ids"].numel()
+        return self._flops_per_token * sum(part["input_ids"].numel() for part in _micro_batches(inputs))
 
-    def _dataloader(self, dataset: Any, sampler: LengthBucketBatchSampler, collator: HistoryCollator) -> DataLoader:
+    def _dataloader(self, dataset: Any, sampler: LengthBucketBatchSampler, collator: Callable[..., Any]) -> DataLoader:
         loader = DataLoader(
             dataset,
             batch_sampler=sampler,
             collate_fn=collator,
             num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            pin_memory=self._pins_memory(dataset),
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
@@ -262,9 +301,31 @@ class GenRecTrainer(Trainer):
             loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
         )
 
-    def _collator(self, args: GenRecTrainingArguments, **options: Any) -> HistoryCollator:
-        return HistoryCollator(
-            self.item_tokenizer.item_tokens,
+    def _train_data(self) -> Any:
+        """Return the training samples, on the device if they are to be there."""
+        if not (_is_data_on_device(self.args) and isinstance(self.data_collator, HistoryCollator)):
+            return self.train_dataset
+        if self._device_data is None:
+            self._device_data = DeviceDataset(self.train_dataset, self.data_collator)
+        return self._device_data
+
+    def _pins_memory(self, dataset: Any) -> bool:
+        is_on_host = not isinstance(dataset, DeviceDataset)
+        return is_on_host and self.args.dataloader_pin_memory and torch.cuda.is_available()
+
+    def _train_collator(self, model: PreTrainedModel, args: GenRecTrainingArguments) -> HistoryCollator:
+        behavior_loss = getattr(model.config, "behavior_loss_weight", 0) > 0
+        device = args.device if _is_data_on_device(args) else torch.device("cpu")
+        return self._collator(args, model.config, device=device, behavior_loss=behavior_loss, packing=args.packing)
+
+    def _collator(self, args: GenRecTrainingArguments, config: Any, **options: Any) -> HistoryCollator:
+        """Return what makes batches; one that adds times and candidates for a model that reads them."""
+        collator: type[HistoryCollator] = HistoryCollator
+        if reads_times(config):
+            collator = ContextCollator
+            options |= {"context": self.context, "has_trend": config.trend_head, "has_neighbors": config.neighbor_head}
+        return collator(
+            self.item_tokenizer.item_tokens.to(options.pop("device", "cpu")),
             self.item_tokenizer.vocabulary,
             self.max_history_items,
             pad_to_multiple_of=args.pad_to_multiple_of,
@@ -327,6 +388,15 @@ def _check_folder_is_free(output_dir: str | None) -> None:
         )
 
 
+def _is_data_on_device(args: GenRecTrainingArguments) -> bool:
+    return args.data_on_device and args.dataloader_num_workers == 0
+
+
+def _micro_batches(inputs: Any) -> Sequence[dict[str, Any]]:
+    """Return a batch's micro-batches, which with no token budget is the batch itself."""
+    return inputs if isinstance(inputs, list) else [inputs]
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers' own progress bars and warnings off the screen for a while."""
@@ -358,6 +428,20 @@ def _check_model(model: PreTrainedModel, args: GenRecTrainingArguments, tokenize
             f"`causal_share={args.causal_share}` would be ignored: the model is causal throughout. Set "
             "`session_wise=True` in its config, or leave it out."
         )
+
+
+def _check_packing(model: PreTrainedModel) -> None:
+    if "segment_ids" not in inspect.signature(model.forward).parameters:
+        raise ValueError(
+            f"`packing=True` would mix users: the `forward` of {type(model).__name__} takes no `segment_ids`. Set "
+            "`packing=False`."
+        )
+    for name in ("has_mixture", "time_context"):
+        if getattr(model.config, name, False):
+            raise ValueError(
+                f"`packing=True` is not possible for a model with `{name}`, which needs each user in a row of their "
+                "own. Set `packing=False`."
+            )
 
 
 def _check_validation_data(args: GenRecTrainingArguments, eval_dataset: Any, ranking_queries: Queries | None) -> None:

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch.utils.data import Subset
 from transformers import PreTrainedModel
 
+from genrec.data.candidates import QueryContext
 from genrec.data.histories import Queries
 from genrec.evaluation import evaluate
 from genrec.item_tokenizers import ItemTokenizer
@@ -25,8 +26,7 @@ def validation_loss(
 ) -> float:
     """Return the mean loss over all label tokens of all processes' batches.
 
-    A mean of batch means would weigh tokens by their batch. Logits are computed only from the first label on: with one
-    target per row, in batches of like length, these are few.
+    A mean of batch means would weigh tokens by their batch.
 
     Raises:
         ValueError: If no token bears loss.
@@ -34,13 +34,10 @@ def validation_loss(
     total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     one = torch.ones((), device=accelerator.device)
     for batch in batches:
-        labels = batch["labels"]
-        num_labels = int((labels != IGNORED).sum())
+        num_labels = int((batch["labels"] != IGNORED).sum())
         if num_labels == 0:
             continue
-        keep = labels.shape[1] - int((labels != IGNORED).any(dim=0).nonzero()[0]) + 1
-        inputs = {**batch, "labels": labels[:, -keep:]}
-        loss = model(**inputs, temperature=temperature, logits_to_keep=keep, num_items_in_batch=one).loss
+        loss = model(**batch, temperature=temperature, num_items_in_batch=one).loss
         total += torch.tensor([float(loss), num_labels], dtype=torch.float64, device=total.device)
     loss_sum, num_tokens = accelerator.reduce(total, reduction="sum").tolist()
     if num_tokens == 0:
@@ -72,13 +69,18 @@ def merged_ndcg(
     queries: Queries,
     args: GenRecTrainingArguments,
     accelerator: Accelerator,
+    context: QueryContext | None = None,
 ) -> float:
     """Return NDCG@10 over all (user, behavior) records of the queries, each process ranking for its share of users."""
     share = queries.select(np.arange(accelerator.process_index, len(queries), accelerator.num_processes))
     total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     if len(share):
         recommender = GenerativeRecommender(
-            model, tokenizer, num_beams=args.ranking_num_beams, batch_size=args.per_device_eval_batch_size
+            model,
+            tokenizer,
+            context=context,
+            num_beams=args.ranking_num_beams,
+            batch_size=args.per_device_eval_batch_size,
         )
         values = evaluate(recommender, share, metrics=[METRIC], num_bootstrap=1).records_of().values[METRIC]
         total += torch.tensor([values.sum(), len(values)], dtype=torch.float64, device=total.device)

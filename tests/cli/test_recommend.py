@@ -4,6 +4,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from genrec.cli import recommend
+
 ITEM_IDS = set(range(1, 26))
 
 
@@ -40,6 +42,32 @@ def test_lists_are_written_as_a_table(finished, genrec, histories, tmp_path, suf
         rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(int(row["user_id"]), int(row["rank"])) for row in rows] == [(7, 1), (7, 2), (7, 3), (8, 1), (8, 2), (8, 3)]
     assert {int(row["item_id"]) for row in rows} <= ITEM_IDS
+
+
+def test_a_long_table_is_answered_in_batches_of_users(finished, genrec, tmp_path, monkeypatch):
+    path = tmp_path / "histories.csv"
+    rows = [f"u{row % 5},{1 + row % 25},view" for row in range(30)]
+    path.write_text("\n".join(["user_id,item_id,behavior", *rows]) + "\nu9,999,view\n")
+    arguments = ["recommend", finished.run / "checkpoint", path, "-k", 3, "--output"]
+    assert genrec(*arguments, tmp_path / "whole.parquet").exit_code == 0
+    monkeypatch.setattr(recommend, "USERS_PER_BATCH", 2)
+    result = genrec(*arguments, tmp_path / "parts.parquet")
+    assert result.stdout.splitlines()[0] == "Skipped 1 interactions whose item the catalog lacks."
+    assert result.stdout.splitlines()[1].startswith("Wrote 6 users' lists")
+    parts = pq.ParquetFile(tmp_path / "parts.parquet")
+    assert [parts.metadata.row_group(group).num_rows for group in range(3)] == [6, 6, 6]
+    whole, found = pq.read_table(tmp_path / "whole.parquet").to_pydict(), parts.read().to_pydict()
+    assert found.pop("score") == pytest.approx(whole.pop("score"), abs=1e-5)
+    assert found == whole
+
+
+def test_an_empty_table_gives_an_empty_table(finished, genrec, tmp_path):
+    (tmp_path / "histories.csv").write_text("user_id,item_id,behavior\n")
+    arguments = ["recommend", finished.run / "checkpoint", tmp_path / "histories.csv"]
+    result = genrec(*arguments, "--output", tmp_path / "lists.parquet")
+    assert result.exit_code == 0, result.output
+    assert pq.read_table(tmp_path / "lists.parquet").num_rows == 0
+    assert genrec(*arguments).stdout == ""
 
 
 def test_a_user_of_the_runs_own_data_needs_no_table(finished, genrec):

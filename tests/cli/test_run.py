@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 
 from genrec.cli.main import app
 from genrec.evaluation.benchmark_csv import read_benchmark_csv
+from genrec.evaluation.tables import RULES
 from genrec.training import GenRecTrainer
 
 REPORT_KEYS = {"model", "protocol", "behavior", "metric", "value", "low", "high", "records"}
@@ -39,7 +40,7 @@ def test_a_run_ends_with_its_table_and_where_everything_lies(finished):
 def test_the_report_has_the_promised_rows(finished):
     results = json.loads((finished.run / "report.json").read_text())["results"]
     assert all(set(row) == REPORT_KEYS for row in results)
-    assert {row["model"] for row in results} == {"gamer", "popularity", "recency", "co-occurrence"}
+    assert {row["model"] for row in results} == {"gamer", *RULES}
     assert {row["protocol"] for row in results} == {"last-session"}
     assert {"merged", "view"} <= {row["behavior"] for row in results}
     assert "ndcg@10" in {row["metric"] for row in results}
@@ -56,7 +57,7 @@ def test_the_training_report_says_how_training_went_and_on_what(finished):
     assert report["peak_mb"] > 10
     assert report["data"]["items"] == 25
     assert len(report["data"]["source fingerprint"]) == 16
-    assert {row["model"] for row in report["results"]} == {"gamer", "popularity", "recency", "co-occurrence"}
+    assert {row["model"] for row in report["results"]} == {"gamer", *RULES}
 
 
 def test_only_an_unfinished_training_keeps_optimizer_states(finished):

@@ -1,6 +1,7 @@
 """Histories: reading every form users write them in, and row arithmetic against plain lists."""
 
 import datetime
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,15 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from genrec.data.histories import Histories, ItemIndex, Queries, as_histories, as_id_array, sessions_by_gap
+from genrec.data.histories import (
+    Histories,
+    ItemIndex,
+    Queries,
+    as_histories,
+    as_id_array,
+    asked_at,
+    sessions_by_gap,
+)
 
 ITEM_IDS = ["a", "b", "c", "d"]
 LISTS = [[("a", "view"), ("b", "buy"), ("a", "buy")], [], [("d", "view")]]
@@ -148,3 +157,94 @@ def test_ids_keep_their_type():
     assert as_id_array(["3", "1"]).tolist() == ["3", "1"]
     assert ItemIndex(as_id_array([3, 1])).rows([1, 3, "3"]).tolist() == [1, 0, -1]
     assert ItemIndex(as_id_array(["x", "y"])).rows(np.array(["y", "z"], dtype=object)).tolist() == [1, -1]
+
+
+# The moment of the query
+
+
+def timed() -> Histories:
+    users = [[("a", "view", 10), ("b", "view", 20), ("c", "view", 5000)], [], [("d", "buy", 20)]]
+    return as_histories(users, ITEM_IDS, "view,buy")
+
+
+@pytest.mark.parametrize(
+    ("at", "expected", "num_later"),
+    [
+        (21, [[(0, 0), (1, 0)], [], [(3, 1)]], 1),
+        (20, [[(0, 0)], [], []], 3),  # what happens in the very second is not before it
+        ([6000, 5, 20], [[(0, 0), (1, 0), (2, 0)], [], []], 1),
+        (0, [[], [], []], 4),
+    ],
+)
+def test_a_query_knows_only_what_came_strictly_before(at, expected, num_later):
+    known = asked_at(timed(), at)
+    assert as_lists(known) == expected
+    assert known.num_later == num_later
+    assert known.query_times.tolist() == (at if isinstance(at, list) else [at] * 3)
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        86_400,
+        86_400.9,
+        np.float32(86_400),
+        np.int64(86_400),
+        "1970-01-02",
+        "1970-01-02T00:00:00Z",
+        "1970-01-02T01:00:00+01:00",
+        datetime.datetime(1970, 1, 2),
+        datetime.datetime(1970, 1, 2, 2, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
+        np.datetime64("1970-01-02T00:00:00.5"),
+        pd.Timestamp("1970-01-02"),
+        ["1970-01-02", 86_400, datetime.datetime(1970, 1, 2)],
+        np.array([86_400] * 3),
+    ],
+    ids=repr,
+)
+def test_a_moment_may_be_written_in_many_ways(at):
+    assert asked_at(timed(), at).query_times.tolist() == [86_400] * 3
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        ("yesterday", "'yesterday' is no moment"),
+        (True, "`at` must be seconds since 1970, a datetime or ISO text, got True"),
+        ([5, None, 6], "ISO text, got None"),
+        (float("nan"), "`at` must be a finite number of seconds, got nan"),
+        ([5, 6], "one moment or one per history, got 2 for 3 histories"),
+    ],
+)
+def test_what_is_no_moment_is_refused(at, message):
+    with pytest.raises(ValueError, match=message):
+        asked_at(timed(), at)
+
+
+def test_without_a_moment_the_histories_own_one_holds():
+    own = replace(timed(), query_times=np.array([20, 20, 21]))
+    known = asked_at(own)
+    assert as_lists(known) == [[(0, 0)], [], [(3, 1)]]
+    assert known.num_later == 2
+    assert asked_at(known).num_later == 2
+    assert asked_at(timed()).query_times is None
+
+
+def test_histories_without_times_lose_nothing():
+    known = asked_at(make(), 0)
+    assert as_lists(known) == as_lists(make())
+    assert (known.num_later, known.query_times.tolist()) == (0, [0] * 3)
+
+
+def test_a_session_keeps_its_start_when_its_first_event_goes():
+    users = [[("a", "view", 10), ("b", "view", 20), ("c", "view", 30), ("d", "view", 9000)], [("a", "buy", 50)]]
+    histories = as_histories(users, ITEM_IDS, "view,buy")
+    assert histories.session_starts.tolist() == [10, 10, 10, 9000, 50]
+    assert histories.last(2).session_starts.tolist() == [30, 9000, 50]  # nobody noted the start
+    noted = histories.with_session_times()
+    assert noted.last(2).session_starts.tolist() == [10, 9000, 50]
+    assert noted.select([1, 0]).keep(np.array([True, False, True, False, True])).session_starts.tolist() == [
+        50,
+        10,
+        9000,
+    ]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import datasets
@@ -75,20 +76,28 @@ def test_training_samples_hold_the_training_part(prepared):
     samples = prepared.train_dataset("last-session")
     assert isinstance(samples, datasets.Dataset)
     assert samples.to_list() == [
-        {"items": [4], "behaviors": [1], "sessions": [0], "times": [HOUR]},
-        {"items": [0], "behaviors": [0], "sessions": [0], "times": [0]},
-        {"items": [4, 3], "behaviors": [0, 1], "sessions": [0, 0], "times": [0, 0]},
+        {"items": [4], "behaviors": [1], "sessions": [0], "times": [HOUR], "session_times": [HOUR]},
+        {"items": [0], "behaviors": [0], "sessions": [0], "times": [0], "session_times": [0]},
+        {"items": [4, 3], "behaviors": [0, 1], "sessions": [0, 0], "times": [0, 0], "session_times": [0, 0]},
     ]
 
 
 def test_validation_samples_are_one_interaction_after_all_earlier_sessions(prepared):
     assert prepared.validation_dataset("last-session").to_list() == [
-        {"items": [4, 3], "behaviors": [1, 0], "sessions": [0, 1], "times": [HOUR, 3 * HOUR], "num_targets": 1},
+        {
+            "items": [4, 3],
+            "behaviors": [1, 0],
+            "sessions": [0, 1],
+            "times": [HOUR, 3 * HOUR],
+            "session_times": [HOUR, 3 * HOUR],
+            "num_targets": 1,
+        },
         {
             "items": [4, 3, 2],
             "behaviors": [0, 1, 0],
             "sessions": [0, 0, 1],
             "times": [0, 0, 2 * HOUR],
+            "session_times": [0, 0, 2 * HOUR],
             "num_targets": 1,
         },
     ]
@@ -172,3 +181,47 @@ def test_samples_fit_many_users(tmp_path):
     assert [sample["items"] for sample in samples.select([0, 999, 1000, 2499])] == [
         [3 * user % 11] for user in (0, 999, 1000, 2499)
     ]
+
+
+# Times
+
+
+def long_session():
+    """One user, four sessions; the second, the last to train on, has four events over 45 minutes."""
+    minutes = [0, 300, 310, 320, 345, 2000, 3000]
+    return {
+        "user_id": [1] * 7,
+        "item_id": [*"abcdeab"],
+        "behavior": ["view", "view", "buy", "view", "buy", "view", "buy"],
+        "timestamp": [minute * 60 for minute in minutes],
+    }
+
+
+def test_a_cut_or_thinned_session_is_still_asked_about_at_its_start(tmp_path):
+    """Else what the user did minutes before, in the session itself, would count as known."""
+    log = InteractionLog.read(long_session(), behaviors="view,buy")
+    prepared = prepare(log, DataConfig(), tmp_path / "prepared", Catalog(CATALOG))
+    sample = prepared.train_dataset("last-session", max_history_items=1)[0]
+    assert sample["times"] == [320 * 60, 345 * 60]
+    assert sample["session_times"] == [300 * 60] * 2
+    thinned = prepared.train_dataset("last-session", augmentation_copies=1)[1]
+    assert thinned["times"] == [310 * 60, 345 * 60]
+    assert thinned["session_times"] == [300 * 60] * 2
+
+
+def test_the_events_are_those_of_all_users_in_the_order_of_time(prepared):
+    events = prepared.events()
+    assert events is prepared.events()
+    assert events.times.tolist() == sorted(prepared.histories.times.tolist())
+    assert (events.num_items, events.num_behaviors) == (5, 2)
+    at_two = events.before(3 * HOUR)
+    assert sorted(at_two.items.tolist()) == [0, 2, 3, 4, 4]  # e; c; b; a of two users
+
+
+def test_a_log_without_times_has_no_recent_events(prepared):
+    source = {**prepared.manifest["source"], "has_times": False}
+    timeless = dataclasses.replace(prepared, manifest={**prepared.manifest, "source": source})
+    assert prepared.has_times
+    assert not timeless.has_times
+    with pytest.raises(ValueError, match="The log has no times, so nothing in it is recent"):
+        timeless.events()

@@ -25,6 +25,15 @@ def test_validation_samples_cut_the_history_before_adding_the_interaction():
     assert [history.behaviors.tolist() for history in samples] == [[0, 0, 0], [0, 0, 0], [0, 0, 1]]
     assert [history.sessions.tolist() for history in samples] == [[3, 4, 5]] * 3
     assert samples.times.tolist() == [3 * HOUR, 4 * HOUR, 5 * HOUR] * 3
+    assert samples.session_times.tolist() == samples.times.tolist()
+
+
+def test_a_validation_sample_is_asked_about_when_its_session_began():
+    user = [(0, "view", 0), (1, "view", 5 * HOUR), (2, "view", 5 * HOUR + 60), (3, "view", 9 * HOUR)]
+    split = split_last_session(as_histories([user], list(range(5)), "view"))
+    samples = validation_samples(split.validation, 2)
+    assert [history.times.tolist() for history in samples] == [[0, 5 * HOUR], [0, 5 * HOUR + 60]]
+    assert samples.session_times.tolist() == [0, 5 * HOUR] * 2
 
 
 def test_written_samples_come_back_and_leave_no_other_file(tmp_path):
@@ -37,4 +46,5 @@ def test_written_samples_come_back_and_leave_no_other_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["s.arrow"]
     write_samples(histories.select(np.array([], dtype=int)), tmp_path / "none.arrow")
     assert len(open_samples(tmp_path / "none.arrow")) == 0
-    assert open_samples(tmp_path / "none.arrow").column_names == ["items", "behaviors", "sessions", "times"]
+    names = ["items", "behaviors", "sessions", "times", "session_times"]
+    assert open_samples(tmp_path / "none.arrow").column_names == names

@@ -12,6 +12,22 @@ def test_resamples_draw_as_many_users_as_there_are():
     assert draws.std() > 0.5  # with replacement: the variance of a count is 1 - 1/7
 
 
+def test_chunks_change_no_draw(monkeypatch):
+    whole = np.concatenate(list(user_resamples(num_users=7, num_bootstrap=9, seed=2)))
+    monkeypatch.setattr(bootstrap, "WEIGHTS_PER_CHUNK", 14)
+    assert (np.concatenate(list(user_resamples(num_users=7, num_bootstrap=9, seed=2))) == whole).all()
+
+
+def test_figures_that_count_the_same_records_share_nothing_but_their_counts():
+    """Each figure alone gives what it gives beside others."""
+    rng = np.random.default_rng(4)
+    sums, counts = rng.random((30, 4)), np.stack([np.ones(30), rng.integers(0, 3, 30)] * 2, axis=1).astype(float)
+    together = bootstrap_means(sums, counts, num_bootstrap=8, seed=1)
+    for figure in range(4):
+        alone = bootstrap_means(sums[:, [figure]], counts[:, [figure]], num_bootstrap=8, seed=1)[:, 0]
+        assert together[:, figure] == pytest.approx(alone)
+
+
 def test_chunks_are_bounded_and_complete(monkeypatch):
     monkeypatch.setattr(bootstrap, "WEIGHTS_PER_CHUNK", 21)
     sizes = [draws.shape for draws in user_resamples(num_users=7, num_bootstrap=8, seed=0)]

@@ -112,6 +112,39 @@ def test_each_behavior_is_asked_for_by_name():
     assert Spy.asked == [("view", [0, 1]), ("buy", [0])]
 
 
+class OncePerUser(RecencyRecommender):
+    """Answers for several behaviors at once, as a model does whose prompt they share, and notes whom it was asked."""
+
+    def recommend_each(self, histories, k=10, behaviors=()):
+        self.asked.append((tuple(behaviors), histories.users.tolist()))
+        return {behavior: super(OncePerUser, self).recommend(histories, k, behavior) for behavior in behaviors}
+
+    def recommend(self, histories, k=10, behavior=None):
+        self.asked.append(((behavior,), histories.users.tolist()))
+        return super().recommend(histories, k, behavior)
+
+
+@pytest.mark.parametrize("chunk", [3, 1000])
+def test_a_recommender_that_shares_prompts_is_asked_once_per_user(chunk, monkeypatch):
+    monkeypatch.setattr(evaluator, "QUERIES_PER_CALL", chunk)
+    queries = random_queries(40, seed=0)
+    wanted = [
+        {BEHAVIORS[b] for b in future.behaviors.tolist()} for future in queries.targets if len(future.behaviors) > 0
+    ]
+    sharing = OncePerUser(skip_done=True).fit(queries.histories)
+    sharing.asked = []
+    report = evaluate(sharing, queries, k=3, num_bootstrap=5)
+    answered = [(user, set(behaviors)) for behaviors, users in sharing.asked for user in users]
+    assert sorted(user for user, _ in answered) == list(range(40))
+    assert [behaviors for _, behaviors in sorted(answered, key=lambda pair: pair[0])] == wanted
+    assert max(len(users) for _, users in sharing.asked) <= chunk
+
+    one_by_one = evaluate(RecencyRecommender(skip_done=True).fit(queries.histories), queries, k=3, num_bootstrap=5)
+    assert report.rows == one_by_one.rows
+    for metric, values in one_by_one.records_of().values.items():
+        np.testing.assert_array_equal(report.records_of().values[metric], values)
+
+
 def test_items_are_matched_by_id_across_catalogs():
     ours, theirs = FixedLists(["c", "b"]), FixedLists(["c", "b"], catalog=["z", "e", "c", "b"])
     same = [evaluate(one, two_users(), k=2, metrics=["ndcg@2", "coverage@2"]).rows for one in (ours, theirs)]

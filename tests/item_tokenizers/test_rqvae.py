@@ -70,10 +70,10 @@ def test_both_updates_move_codebooks_towards_what_they_describe(codebook_update)
     for _ in range(80):
         if codebook_update == "ema":
             with torch.no_grad():
-                batch = trainer._draw(64)
+                batch = trainer.draw(64)
                 trainer.care.observe(*trainer.network.quantize(trainer.network.encode(batch), trainer.balancing))
         else:
-            trainer._step(trainer._draw(64))
+            trainer.step(trainer.draw(64))
     assert distance() < 0.5 * before
 
 
@@ -157,7 +157,7 @@ def test_restarting_revives_a_codebook_that_starts_far_away():
         trainer.care = trainer._start_codebooks()
         trainer.care.codebooks[0][4:] = 1000.0
         for _ in range(30):
-            trainer.losses.append(trainer._step(trainer._draw(64)))
+            trainer.step(trainer.draw(64))
         with torch.no_grad():
             _, codes = trainer.network.quantize(trainer.network.encode(trainer.vectors), trainer.balancing)
         return 16 - len(codes[0].unique())

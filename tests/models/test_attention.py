@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import scaled_dot_product_attention, silu
 
 from genrec.models.gamer import GamerConfig
-from genrec.models.gamer.attention import CrossLevelAttention
+from genrec.models.gamer.attention import FEWEST_TOKENS_FOR_BLOCKS, CrossLevelAttention, attend_in_blocks
 from genrec.models.gamer.behavior_masks import build_mask, cross_level_mask, sees_lower_level
 
 LEVELS = torch.tensor([[1, 1, 0, 0, 2, 2, 0, 1], [0, 0, 1, 2, 2, 1, 0, 0]])
@@ -97,3 +97,43 @@ def test_gradients_are_finite_where_rows_see_nothing(attention: CrossLevelAttent
 
 def test_its_cache_slot_lies_behind_all_self_attentions(attention: CrossLevelAttention):
     assert attention.layer_idx == 2 + 1
+
+
+@pytest.mark.parametrize("num_tokens", [FEWEST_TOKENS_FOR_BLOCKS, 133, 250])
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_attention_in_blocks_is_attention(num_tokens: int, has_mask: bool):
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(2, 4, num_tokens, 8, generator=generator, requires_grad=True)
+    keys, values = (torch.randn(2, 2, num_tokens, 8, generator=generator, requires_grad=True) for _ in range(2))
+    causal = torch.ones(num_tokens, num_tokens, dtype=torch.bool).tril()
+    mask = causal & (torch.rand(2, 1, num_tokens, num_tokens, generator=generator) < 0.5) | torch.eye(num_tokens).bool()
+    whole = scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask if has_mask else causal, scale=0.3, enable_gqa=True
+    ).transpose(1, 2)
+    in_blocks = attend_in_blocks(queries, keys, values, mask if has_mask else None, 0.0, 0.3)
+    torch.testing.assert_close(in_blocks, whole)
+    weights = torch.randn(whole.shape, generator=generator)
+    expected = torch.autograd.grad((whole * weights).sum(), (queries, keys, values))
+    torch.testing.assert_close(torch.autograd.grad((in_blocks * weights).sum(), (queries, keys, values)), expected)
+
+
+def test_long_rows_attend_in_blocks_and_short_ones_and_steps_at_once(attention: CrossLevelAttention):
+    attention.config._attn_implementation = "sdpa"
+    seen = []
+    for num_queries, num_keys in ((130, 130), (20, 20), (1, 130)):
+        queries, keys = torch.randn(1, 4, num_queries, 8), torch.randn(1, 2, num_keys, 8)
+        mask = torch.ones(1, 1, num_queries, num_keys, dtype=torch.bool).tril(num_keys - num_queries)
+        output, _ = attention.attend(queries, keys, keys, mask)
+        whole = scaled_dot_product_attention(queries, keys, keys, attn_mask=mask, enable_gqa=True)
+        torch.testing.assert_close(output, whole.transpose(1, 2).flatten(2))
+        seen.append(output.shape[1])
+    assert seen == [130, 20, 1]
+
+
+def test_weights_are_dropped_in_blocks_too(attention: CrossLevelAttention):
+    attention.config._attn_implementation = "sdpa"
+    attention.attention_dropout = 0.5
+    queries, keys = torch.randn(1, 4, 130, 8), torch.randn(1, 2, 130, 8)
+    once, twice = (attention.train().attend(queries, keys, keys, None)[0] for _ in range(2))
+    assert not torch.equal(once, twice)
+    assert torch.equal(*(attention.eval().attend(queries, keys, keys, None)[0] for _ in range(2)))

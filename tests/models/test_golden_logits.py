@@ -64,6 +64,6 @@ def test_recorded_logits_and_losses_are_reproduced(name: str, implementation: st
     input_ids = recorded["input_ids"]
     session_ids = recorded["session_ids"].repeat_interleave(4, dim=1)
     with torch.no_grad():
-        output = model(input_ids, session_ids=session_ids, labels=input_ids, temperature=0.7)
+        output = model(input_ids, session_ids=session_ids, labels=input_ids, temperature=0.7, return_logits=True)
     torch.testing.assert_close(output.logits, recorded["logits"], atol=5e-5, rtol=0)
     torch.testing.assert_close(output.loss, recorded["loss_at_temperature_0.7"][0], atol=1e-5, rtol=0)

@@ -17,11 +17,15 @@ SIZES = {
     "gamer-base": 20_860_672 - 4 * 458_752 - 4 * 393_216,
     "gamer-paper": 21_543_168,
     "qwen3-baseline": 5_510_400,
+    "gamer-plus-tiny": 322_148,
+    "gamer-plus-small": 2_217_220,
+    "gamer-plus": 17_616_900,
 }
 
 
 def test_there_is_a_size_for_every_preset():
-    assert {path.name for path in HUB_CONFIGS.iterdir() if path.is_dir()} == SIZES.keys()
+    types = {path.parent.name: json.loads(path.read_text())["model_type"] for path in HUB_CONFIGS.glob("*/config.json")}
+    assert {name for name, model_type in types.items() if model_type == "gamer"} == SIZES.keys()
 
 
 @pytest.mark.parametrize("preset", SIZES)

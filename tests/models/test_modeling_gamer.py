@@ -197,7 +197,7 @@ def test_the_loss_is_on_codes_and_the_temperature_stays_in_it(model_of: ModelOf,
     labels = input_ids.clone()
     labels[0, :8], labels[1, -1] = -100, 0  # no loss; padding
     num_codes = int((labels[:, 1:] >= 6).sum())
-    output = model(input_ids, labels=labels, temperature=0.7)
+    output = model(input_ids, labels=labels, temperature=0.7, return_logits=True)
     assert torch.equal(output.logits, model(input_ids).logits)
     torch.testing.assert_close(output.loss, naive_loss(output.logits / 0.7, labels, 0.0, num_codes))
     given = model(input_ids, labels=labels, num_items_in_batch=torch.tensor(50)).loss
@@ -210,7 +210,7 @@ def test_behaviors_bear_loss_by_their_weight(model_of: ModelOf, histories_of: Ca
     labels = input_ids.clone()
     labels[0, :8] = -100
     num_labels = int((labels[:, 1:] >= 2).sum())
-    output = model(input_ids, labels=labels)
+    output = model(input_ids, labels=labels, return_logits=True)
     torch.testing.assert_close(output.loss, naive_loss(output.logits, labels, 0.25, num_labels))
 
 

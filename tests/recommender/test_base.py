@@ -8,7 +8,7 @@ from genrec.recommender.base import NO_ITEM, Recommendation, Recommendations
 def three_lists() -> Recommendations:
     items = np.array([[2, 0], [1, NO_ITEM], [NO_ITEM, NO_ITEM]])
     scores = np.array([[-0.5, -1.0], [-2.0, -np.inf], [-np.inf, -np.inf]])
-    return Recommendations(items, scores, np.array([10, 20, 30]), np.array(["x", "y", "z"], dtype=object), 4)
+    return Recommendations(items, scores, np.array([10, 20, 30]), np.array(["x", "y", "z"], dtype=object), 4, 2)
 
 
 def test_rows_lose_their_filling():
@@ -28,7 +28,7 @@ def test_a_slice_is_again_recommendations():
     assert isinstance(part, Recommendations)
     assert part.users.tolist() == ["y", "z"]
     assert part[0].item_ids == [20]
-    assert part.num_unknown == 4
+    assert (part.num_unknown, part.num_later) == (4, 2)
 
 
 def test_the_table_has_one_row_per_item():

@@ -1,11 +1,18 @@
 import json
-from itertools import pairwise
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from genrec.data.histories import Queries, as_histories
-from genrec.recommender import CooccurrenceRecommender, PopularityRecommender, RecencyRecommender
+from genrec.data.splits import split_temporal
+from genrec.recommender import (
+    CooccurrenceRecommender,
+    PopularityRecommender,
+    RecencyRecommender,
+    RuleRecommender,
+    TrendingRecommender,
+)
 from genrec.recommender.rule_base import MAX_TUNING_QUERIES
 from genrec.recommender.tuning import merged_ndcg
 
@@ -13,7 +20,7 @@ ITEMS = ["a", "b", "c", "d", "e", "f"]
 LADDER = "view,cart,buy"
 BEHAVIORS = ("view", "cart", "buy")
 DAY = 24 * 60 * 60
-RULES = [PopularityRecommender, RecencyRecommender, CooccurrenceRecommender]
+RULES = [PopularityRecommender, TrendingRecommender, RecencyRecommender, CooccurrenceRecommender]
 
 
 def log(*histories, items=ITEMS):
@@ -125,93 +132,6 @@ def test_an_unknown_order_is_refused():
         RecencyRecommender(order="newest")
 
 
-# Co-occurrence
-
-
-def naive_cooccurrence(train, history, rule):
-    """Return each item's score, by the definition in the docstring."""
-    n = len(ITEMS)
-    counts, events = np.zeros((n, n)), np.zeros(n)
-    for one in train:
-        items = one.items.tolist()
-        for place, item in enumerate(items):
-            events[item] += 1
-            for distance in range(1, rule.window + 1):
-                if place + distance < len(items) and items[place + distance] != item:
-                    counts[item, items[place + distance]] += 1 / distance
-                    if not rule.is_directed:
-                        counts[items[place + distance], item] += 1 / distance
-    weights = counts / np.maximum(events, 1) ** rule.damping
-    totals = weights.sum(axis=1, keepdims=True)
-    weights = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
-    scores = 1e-6 * events / (events.max() + 1)
-    for events_ago, item in enumerate(history.items[::-1].tolist()):
-        scores += rule.recency_decay**events_ago * weights[item]
-        scores[item] += rule.recency_decay**events_ago * rule.repeat_weight
-    return scores
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [
-        CooccurrenceRecommender(),
-        CooccurrenceRecommender(window=1, repeat_weight=0),
-        CooccurrenceRecommender(window=3, is_directed=False, damping=0.5, recency_decay=1, repeat_weight=2),
-        CooccurrenceRecommender(window=100, damping=1, recency_decay=0.3),
-    ],
-    ids=["default", "next only", "both ways", "whole history"],
-)
-def test_cooccurrence_agrees_with_its_definition(rule):
-    train, histories = random_log(30, 0), random_log(30, 1)
-    listed = rule.fit(train).recommend(histories, k=6)
-    for row, history in enumerate(histories):
-        expected = naive_cooccurrence(train, history, rule)
-        assert listed[row].scores == pytest.approx(expected[[ITEMS.index(item) for item in listed[row].item_ids]])
-        assert all(first >= second for first, second in pairwise(listed[row].scores))
-
-
-def test_cooccurrence_by_hand():
-    train = log([("a", "view"), ("b", "view"), ("c", "view")], [("a", "view"), ("b", "view")])
-    rule = CooccurrenceRecommender(window=2, recency_decay=0.5, repeat_weight=0.25).fit(train)
-    scores = scores_of(rule, [("b", "view"), ("a", "view")])
-    # From a: b counts 1 + 1, c counts 1/2. From b: only c. The popularity of an item adds less than 1e-6.
-    assert scores["b"] == pytest.approx(2 / 2.5 + 0.5 * 0.25, abs=1e-6)
-    assert scores["c"] == pytest.approx(0.5 / 2.5 + 0.5 * 1, abs=1e-6)
-    assert scores["a"] == pytest.approx(0.25, abs=1e-6)
-    assert scores["d"] == 0
-
-
-def test_users_are_not_neighbors():
-    rule = CooccurrenceRecommender(repeat_weight=0).fit(log([("a", "view")], [("b", "view")], [("c", "view")]))
-    assert max(scores_of(rule, [("a", "view")]).values()) < 1e-6
-
-
-def test_without_repeats_the_own_item_comes_only_through_others():
-    train = log([("a", "view"), ("a", "view"), ("b", "view")])
-    rule = CooccurrenceRecommender(repeat_weight=0).fit(train)
-    assert rule.recommend([[("a", "view")]], k=1)[0].item_ids == ["b"]
-
-
-def test_cooccurrence_is_popularity_for_a_cold_user():
-    train = random_log(30, 0)
-    ours, theirs = CooccurrenceRecommender().fit(train), PopularityRecommender().fit(train)
-    assert ours.recommend([[]], k=6)[0].item_ids == theirs.recommend([[]], k=6)[0].item_ids
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"window": 0}, "`window`.* must be at least 1, got 0"),
-        ({"recency_decay": 0}, "`recency_decay` must lie above 0 and be at most 1, got 0"),
-        ({"recency_decay": 1.5}, "at most 1, got 1.5"),
-        ({"repeat_weight": -1}, "`repeat_weight` must not be negative, got -1"),
-    ],
-)
-def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        CooccurrenceRecommender(**settings)
-
-
 # All rules
 
 
@@ -276,6 +196,23 @@ def test_a_folder_of_another_rule_is_refused(tmp_path):
         PopularityRecommender.from_pretrained(tmp_path)
 
 
+def test_whichever_rule_a_folder_holds_can_be_loaded(rule, tmp_path):
+    rule.fit(random_log(10, 0, low=1)).save_pretrained(tmp_path)
+    loaded = RuleRecommender.from_pretrained(tmp_path)
+    assert type(loaded) is type(rule)
+    history = [("a", "view", 5), ("c", "buy", 9)]
+    assert loaded.recommend([history], k=6)[0] == rule.recommend([history], k=6)[0]
+
+
+@pytest.mark.parametrize("name", ["Recommendations", "lazy_exports", "__name__", "Nothing"])
+def test_a_folder_that_names_no_rule_is_refused(name, tmp_path):
+    RecencyRecommender().fit(random_log(5, 0, low=1)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "recommender.json").read_text())
+    (tmp_path / "recommender.json").write_text(json.dumps({**config, "recommender": name}))
+    with pytest.raises(ValueError, match=f"holds a {name}, not a RuleRecommender"):
+        RuleRecommender.from_pretrained(tmp_path)
+
+
 def test_a_truncated_file_is_refused(rule, tmp_path):
     rule.fit(random_log(5, 0, low=1)).save_pretrained(tmp_path)
     arrays = tmp_path / "recommender.safetensors"
@@ -306,6 +243,45 @@ def test_an_empty_log_is_refused(rule):
         rule.fit(log([], []))
 
 
+# The moment of the query
+
+
+def test_what_is_not_before_the_query_reaches_no_rule(rule):
+    """Changing, adding or removing events at or after the query changes no score."""
+    rule.fit(random_log(40, 0))
+    past = [("a", "view", 10 * DAY), ("b", "buy", 20 * DAY)]
+    futures = [[], [("c", "buy", 30 * DAY)], [("d", "view", 30 * DAY), ("a", "buy", 31 * DAY)]]
+    lists = [rule.recommend([past + future], k=6, at=30 * DAY) for future in futures]
+    assert [listed.num_later for listed in lists] == [0, 1, 2]
+    assert lists[0][0] == lists[1][0] == lists[2][0]
+
+
+def test_perturbing_the_future_changes_nothing_in_a_temporal_split(rule):
+    """From the log to the lists: fitted, tuned and asked, no rule knows of what happens from the query on."""
+    histories = random_log(60, 0, low=3)
+    cut = split_temporal(histories).cuts[1]
+    is_later = histories.times >= cut
+    changed = replace(histories, items=np.where(is_later, (histories.items + 1) % 6, histories.items))
+    answers = []
+    for known in (histories, changed):
+        split = split_temporal(known)
+        assert split.cuts[1] == cut
+        fitted = type(rule)().fit(split.train).tune(split.validation)
+        answers.append((fitted.settings, fitted.trials, fitted.recommend(known, k=6, at=cut)))
+    assert answers[0][:2] == answers[1][:2]
+    assert (answers[0][2].scores == answers[1][2].scores).all()
+    assert (answers[0][2].items == answers[1][2].items).all()
+    assert answers[0][2].num_later == is_later.sum()
+
+
+def test_a_query_before_all_that_happened_is_a_cold_users(rule):
+    rule.fit(random_log(40, 0))
+    early, cold = (rule.recommend([history], k=6, at=0) for history in ([("a", "view", 5), ("b", "buy", 7)], []))
+    assert early[0] == cold[0]
+    assert len(early[0]) == 6
+    assert (early.num_later, cold.num_later) == (2, 0)
+
+
 # Tuning
 
 
@@ -318,22 +294,24 @@ def test_tuning_takes_the_best_of_its_trials(rule):
     assert merged_ndcg(fresh, queries, k=3) == max(figures)
 
 
-def test_every_trial_is_what_a_fresh_fit_reaches():
-    """The counts shared between trials are those that each trial's settings would count."""
-    train, queries = random_log(40, 0), Queries(random_log(30, 1), random_log(30, 2, low=1))
-    rule = CooccurrenceRecommender().fit(train).tune(queries, k=3)
-    assert len(rule.trials) > 15
-    for trial in rule.trials[::3]:
-        settings = {name: value for name, value in trial.items() if name != "figure"}
-        assert merged_ndcg(CooccurrenceRecommender(**settings).fit(train), queries, k=3) == trial["figure"]
-
-
 def test_tuning_finds_that_bought_items_are_not_bought_again():
     past = log(*[[("a", "view"), ("b", "buy")]] * 10)
     future = log(*[[("a", "buy")]] * 10)
     rule = RecencyRecommender().fit(past).tune(Queries(past, future))
     assert rule.settings == {"skip_done": True, "order": "recent"}
     assert rule.recommend([[("a", "view"), ("b", "buy")]], k=1)[0].item_ids == ["a"]
+
+
+def test_tuning_can_be_limited_to_some_settings():
+    past = log(*[[("a", "view"), ("b", "buy")]] * 10)
+    future = log(*[[("a", "buy")]] * 10)
+    rule = RecencyRecommender(skip_done=False).fit(past).tune(Queries(past, future), settings=["order"])
+    assert rule.settings == {"skip_done": False, "order": "level"}
+    assert len(rule.trials) == 2
+    rule.tune(Queries(past, future), settings=[])
+    assert len(rule.trials) == 1
+    with pytest.raises(ValueError, match="`settings` names 'window', but RecencyRecommender tunes skip_done, order"):
+        rule.tune(Queries(past, future), settings=["order", "window"])
 
 
 def test_tuning_finds_what_is_new():

@@ -131,6 +131,22 @@ def test_unknown_items_are_counted_or_refused():
         recommender().recommend(histories, unknown_items="error")
 
 
+def test_the_function_sees_histories_as_of_the_query():
+    seen = []
+
+    def score(histories, behavior):
+        seen.append(histories)
+        return np.zeros((len(histories), 2))
+
+    asked = ScoringRecommender(score, ["a", "b"], "view")
+    lists = asked.recommend([[("a", "view", 10), ("b", "view", 20)], [("a", "view", 30)]], at=[20, 40])
+    assert seen[0].query_times.tolist() == [20, 40]
+    assert [history.items.tolist() for history in seen[0]] == [[0], [0]]
+    assert lists.num_later == 1
+    with pytest.raises(ValueError, match="'soon' is no moment"):
+        asked.recommend([[]], at="soon")
+
+
 def test_histories_of_another_catalog_are_mapped_by_id():
     other = as_histories([[("e", "buy"), ("b", "buy")]], item_ids=["e", "b"], ladder="buy")
     lists = recommender().recommend(other, k=5, exclude_seen=True)

@@ -49,6 +49,13 @@ def test_arguments_survive_a_copy():
     assert dataclasses.replace(args, seed=7).gradient_accumulation_steps == 4
 
 
+def test_a_token_budget_takes_the_whole_update_at_once():
+    args = arguments(total_batch_size=1000, max_tokens_per_micro_batch=4096)
+    assert (args.samples_per_step, args.gradient_accumulation_steps) == (1000, 1)
+    assert arguments(max_tokens_per_micro_batch=4096).samples_per_step == 64
+    assert arguments(total_batch_size=128).samples_per_step == 64
+
+
 def test_without_validation_there_is_no_best_checkpoint():
     assert not arguments(eval_strategy="no").load_best_model_at_end
 
@@ -72,6 +79,11 @@ def test_without_validation_there_is_no_best_checkpoint():
         ({"greater_is_better": False}, "`greater_is_better` follows from"),
         ({"lr_scheduler_type": "linear", "min_lr": 1e-5}, "`min_lr=1e-05` would be ignored"),
         ({"total_batch_size": 100}, r"`total_batch_size` \(100\) must be a multiple .* 64"),
+        ({"max_tokens_per_micro_batch": 0}, "`max_tokens_per_micro_batch` must be at least 1, or None"),
+        (
+            {"max_tokens_per_micro_batch": 1000, "gradient_accumulation_steps": 2},
+            "`gradient_accumulation_steps=2` contradicts `max_tokens_per_micro_batch`.* Set `total_batch_size`",
+        ),
         (
             {"total_batch_size": 128, "gradient_accumulation_steps": 4},
             "`gradient_accumulation_steps=4` contradicts `total_batch_size=128`, which needs 2",

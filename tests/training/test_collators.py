@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from genrec.item_tokenizers.vocabulary import Vocabulary
-from genrec.training.collators import HistoryCollator
+from genrec.training.collators import HistoryCollator, MicroBatchCollator
 
 # Behaviors are tokens 2 and 3, first codes 4 to 6, second codes 7 to 9.
 VOCABULARY = Vocabulary(num_behaviors=2, codebook_sizes=(3, 3))
@@ -127,3 +127,45 @@ def test_an_empty_sample_is_refused():
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         HistoryCollator(**{"item_tokens": ITEM_TOKENS, "vocabulary": VOCABULARY} | settings)
+
+
+def test_packed_rows_by_hand():
+    collate = HistoryCollator(ITEM_TOKENS, VOCABULARY, max_history_items=2, packing=True, with_times=True)
+    samples = [
+        {**sample([0], [1], [5]), "times": [50]},
+        {**sample([1, 2, 0], [0, 0, 1], [3, 3, 4]), "times": [1, 2, 3]},
+        {**sample([2, 1], [1, 0], [8, 9]), "times": [7, 8]},
+    ]
+    batch = collate(samples)
+    assert batch["input_ids"].tolist() == [[2, 5, 8, 2, 6, 9, 3, 4, 7], [3, 6, 9, 2, 5, 8, 3, 4, 7]]
+    assert batch["segment_ids"][:, ::3].tolist() == [[1, 1, 1], [1, 1, 2]]
+    assert batch["session_ids"][:, ::3].tolist() == [[1, 1, 2], [1, 2, 1]]
+    assert batch["event_times"].tolist() == [[1, 1, 1, 2, 2, 2, 3, 3, 3], [7, 7, 7, 8, 8, 8, 50, 50, 50]]
+    assert batch["attention_mask"].all()
+
+
+def test_no_behavior_is_to_be_predicted_by_the_user_before():
+    collate = HistoryCollator(ITEM_TOKENS, VOCABULARY, max_history_items=2, packing=True, behavior_loss=True)
+    batch = collate([sample([0], [1], [5]), sample([2, 1], [1, 0], [8, 9])])
+    assert batch["labels"].tolist() == [[3, 6, 9, 2, 5, 8, -100, 4, 7]]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_micro_batches_hold_every_sample_once_within_the_budget(packing):
+    generator = np.random.default_rng(3)
+    lengths = generator.integers(1, 12, size=40)
+    samples = [sample([number % 3] * length, [0] * length, [0] * length) for number, length in enumerate(lengths)]
+    collator = HistoryCollator(ITEM_TOKENS, VOCABULARY, max_history_items=9, packing=packing, pad_to_multiple_of=2)
+    batches = MicroBatchCollator(collator, max_tokens=100)(samples)
+    whole = collator(samples)
+    assert len(batches) > 3
+    assert all(batch["input_ids"].numel() <= 100 for batch in batches)
+    assert sum(int(batch["attention_mask"].sum()) for batch in batches) == 3 * lengths.clip(max=10).sum()
+    found = torch.cat([batch["input_ids"].flatten() for batch in batches])
+    assert torch.equal(found[found > 0].bincount(), whole["input_ids"][whole["input_ids"] > 0].bincount())
+
+
+def test_a_budget_below_one_row_is_refused():
+    collator = HistoryCollator(ITEM_TOKENS, VOCABULARY, max_history_items=9, pad_to_multiple_of=4)
+    with pytest.raises(ValueError, match="must hold the longest row, 12 items of 3 tokens, got 35.* at least 36"):
+        MicroBatchCollator(collator, max_tokens=35)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from genrec.data.histories import Queries, as_histories
+from genrec.data.splits import split_last_session
 from genrec.training.samples import HistoryDataset, sample_lengths
 
 
@@ -29,6 +30,14 @@ def test_queries_become_one_sample_per_target():
     assert [example["behaviors"].tolist() for example in dataset] == [[1], [0, 1, 1], [0, 1, 0]]
     assert [example["sessions"].tolist() for example in dataset] == [[0], [0, 1, 2], [0, 1, 2]]
     assert {example["num_targets"] for example in dataset} == {1}
+
+
+def test_a_target_is_asked_about_when_its_session_began():
+    user = [("a", "view", 0), ("a", "view", 9000), ("b", "view", 9060), ("a", "view", 20000)]
+    histories = as_histories([user], ["a", "b"], "view,buy")
+    dataset = HistoryDataset.from_queries(split_last_session(histories).validation)
+    assert [sample["times"].tolist() for sample in dataset] == [[0, 9000], [0, 9060]]
+    assert [sample["session_times"].tolist() for sample in dataset] == [[0, 9000]] * 2
 
 
 def test_queries_without_any_history_become_samples_of_one():

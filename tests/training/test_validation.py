@@ -2,7 +2,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
-from transformers.modeling_outputs import CausalLMOutput
 
 from genrec.data.histories import Queries, as_histories
 from genrec.evaluation import evaluate
@@ -34,20 +33,6 @@ def test_the_loss_is_the_mean_over_tokens_and_not_over_batches(make_model, token
     assert len(losses) == 2 * 8
     loss = validation_loss(model, batches, 0.7, Accelerator(cpu=True))
     assert loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
-
-
-def test_logits_are_computed_from_the_first_label_on(tokenizer):
-    """In the widest batch of one-target samples that is the last item alone."""
-    kept = []
-
-    def model(input_ids, labels, logits_to_keep, **inputs):
-        kept.append((logits_to_keep, labels.tolist()))
-        return CausalLMOutput(loss=torch.tensor(1.0))
-
-    dataset = [{"items": [1, 2, 3], "behaviors": [0, 0, 0], "sessions": [1, 2, 3], "num_targets": 1}]
-    batch = HistoryCollator(tokenizer.item_tokens, tokenizer.vocabulary)(dataset)
-    validation_loss(model, [batch], 1.0, Accelerator(cpu=True))
-    assert kept == [(3, [[IGNORED, *tokenizer.item_tokens[3].tolist()]])]
 
 
 def test_validation_data_without_labels_are_refused(tokenizer):

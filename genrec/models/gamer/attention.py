@@ -7,11 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, apply_rotary_pos_emb, eager_attention_forward
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, eager_attention_forward
 
 from .configuration_gamer import GamerConfig
+from .fused_ops import RMSNorm, prefixes, rotated
+
+NUM_BLOCKS = 8
+FEWEST_TOKENS_FOR_BLOCKS = 128
+FEWEST_TOKENS_COMPILED = 2 * NUM_BLOCKS  # a compiled model rather has one graph for all lengths
 
 Rotary = tuple[Tensor, Tensor]
 Projected = tuple[Tensor, Tensor, Tensor]
@@ -19,6 +25,11 @@ Projected = tuple[Tensor, Tensor, Tensor]
 
 class _SplitAttention(Qwen3Attention):
     """Qwen3's attention with its two halves callable on their own."""
+
+    def __init__(self, config: GamerConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.q_norm = RMSNorm(self.head_dim, eps=config.rms_norm_eps)
+        self.k_norm = RMSNorm(self.head_dim, eps=config.rms_norm_eps)
 
     def project(self, hidden_states: Tensor, rotary: Rotary, behaviors: Tensor | None = None) -> Projected:
         """Return normalised and rotated queries and keys, and values.
@@ -34,15 +45,19 @@ class _SplitAttention(Qwen3Attention):
         queries, keys, values = (
             states.unflatten(-1, (-1, self.head_dim)) for states in self._linear(hidden_states, behaviors)
         )
-        queries, keys = self.q_norm(queries).transpose(1, 2), self.k_norm(keys).transpose(1, 2)
-        queries, keys = apply_rotary_pos_emb(queries, keys, *rotary)
-        return queries, keys, values.transpose(1, 2)
+        cos, sin = (part[:, :, None] for part in rotary)
+        queries, keys = rotated(self.q_norm(queries), cos, sin), rotated(self.k_norm(keys), cos, sin)
+        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
         """Return the heads' outputs side by side `[batch, queries, heads * head dim]`, and the weights if eager.
 
-        Without a mask, several queries attend causally and a single one to all keys.
+        Without a mask, several queries attend causally and a single one to all keys. A mask never shows what comes
+        after a query.
         """
+        if self.config._attn_implementation == "sdpa" and _gains_from_blocks(queries, keys):
+            dropout = self.attention_dropout if self.training else 0.0
+            return attend_in_blocks(queries, keys, values, mask, dropout, self.scaling).flatten(2), None
         implementation = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -55,6 +70,52 @@ class _SplitAttention(Qwen3Attention):
 
     def _cached(self, keys: Tensor, values: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
         return (keys, values) if cache is None else cache.update(keys, values, self.layer_idx)
+
+
+def _gains_from_blocks(queries: Tensor, keys: Tensor) -> bool:
+    if queries.device.type != "cpu" or queries.shape[2] != keys.shape[2]:
+        return False
+    fewest = FEWEST_TOKENS_COMPILED if torch.compiler.is_compiling() else FEWEST_TOKENS_FOR_BLOCKS
+    return queries.shape[2] >= fewest
+
+
+def attend_in_blocks(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float, scaling: float
+) -> Tensor:
+    """Attend block of queries by block of queries, each to the keys up to its end: little more than half the work.
+
+    On CPUs scaled dot-product attention computes what a mask hides, and in its backward pass even what is not causal.
+
+    Args:
+        queries: `[batch, heads, tokens, head dim]`.
+        keys: `[batch, key-value heads, tokens, head dim]`.
+        values: Like `keys`.
+        mask: Boolean and nowhere true after the query `[batch, 1, tokens, tokens]`; `None` shows all before it.
+        dropout: Dropout rate of the weights.
+        scaling: Multiplies the scores.
+
+    Returns:
+        `[batch, tokens, heads, head dim]`.
+    """
+    num_tokens = queries.shape[2]
+    if mask is None:
+        mask = torch.ones(1, 1, num_tokens, num_tokens, dtype=torch.bool, device=queries.device).tril()
+    size = num_tokens // NUM_BLOCKS
+    sizes = [size] * (NUM_BLOCKS - 1) + [num_tokens - size * (NUM_BLOCKS - 1)]
+    blocks = zip(
+        queries.split(sizes, dim=2),
+        prefixes(keys, size, NUM_BLOCKS),
+        prefixes(values, size, NUM_BLOCKS),
+        mask.split(sizes, dim=2),
+        strict=True,
+    )
+    outputs = [
+        scaled_dot_product_attention(
+            asking, seen, read, attn_mask=shown[..., : seen.shape[2]], dropout_p=dropout, scale=scaling, enable_gqa=True
+        ).transpose(1, 2)
+        for asking, seen, read, shown in blocks
+    ]
+    return torch.cat(outputs, dim=1)
 
 
 class SelfAttention(_SplitAttention):

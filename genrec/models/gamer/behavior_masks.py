@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 
+from .token_layout import changes
+
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -58,6 +60,15 @@ def session_cross_level_mask(items: Tensor, levels: Tensor, sessions: Tensor) ->
     return visible
 
 
+def within_segments(visible: MaskFunction, segments: Tensor) -> MaskFunction:
+    """See what another mask function shows of the same user, where several users share a row."""
+
+    def visible_within(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return visible(batch, head, query, key) & (segments[batch, key] == segments[batch, query])
+
+    return visible_within
+
+
 def _is_lower(key_levels: Tensor, query_levels: Tensor) -> Tensor:
     return (key_levels >= 0) & (key_levels < query_levels)
 
@@ -70,25 +81,27 @@ MASKS: dict[str, Callable[..., MaskFunction]] = {
 }
 
 
-def sees_lower_level(levels: Tensor, sessions: Tensor | None, real: Tensor) -> Tensor:
+def sees_lower_level(levels: Tensor, sessions: Tensor | None, real: Tensor, segments: Tensor | None = None) -> Tensor:
     """Return which tokens have any visible key under the cross-level mask `[batch, tokens]`, without building it.
 
     The lowest level among the keys a token may look at decides, which is a running minimum: over the tokens before it,
-    or, with sessions, over the tokens before its session.
+    or, with sessions, over the tokens before its session. It begins anew with each user of a packed row, because levels
+    are shifted so that those of later users are lower than all before.
 
     Example:
         >>> levels = torch.tensor([[1, 0, 1, 0]])
         >>> sees_lower_level(levels, None, torch.ones_like(levels).bool()).tolist()
         [[False, False, True, False]]
     """
-    unreachable = torch.iinfo(torch.int32).max  # exact as a float, which padding values pass through
-    lowest = torch.where(real & (levels >= 0), levels, unreachable).cummin(dim=1).values
+    unreachable = 1 << 20  # above any level, and exact as a float, which padding values pass through
+    shift = 0 if segments is None else -unreachable * changes(segments).cumsum(dim=1)
+    lowest = (torch.where(real & (levels >= 0), levels, unreachable - 1) + shift).cummin(dim=1).values
     lowest_before = torch.nn.functional.pad(lowest[:, :-1], (1, 0), value=unreachable)
     if sessions is not None:
         columns = torch.arange(levels.shape[1], device=levels.device)
-        starts = torch.nn.functional.pad(sessions[:, 1:] != sessions[:, :-1], (1, 0))
-        lowest_before = lowest_before.gather(1, torch.where(starts, columns, 0).cummax(dim=1).values)
-    return lowest_before < levels
+        starts = torch.where(changes(sessions), columns, 0).cummax(dim=1).values
+        lowest_before = lowest_before.gather(1, starts)
+    return lowest_before < levels + shift
 
 
 def build_mask(

@@ -10,6 +10,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
 FIRST_BEHAVIOR = 2  # token ids 0 and 1 pad and mask
+NUM_NEIGHBOR_FEATURES = 5
 
 
 @strict
@@ -36,6 +37,14 @@ class GamerConfig(Qwen3Config):
         dropout: Dropout rate after each module and inside the feed-forward.
         behavior_embedding_dim: Width of the embedding that behavior injection appends to a hidden state.
         behavior_loss_weight: Weight of a behavior token's loss, a code's being 1.
+        copy_head: Whether a pointer over the user's earlier items is mixed in (see `mixture.py`).
+        trend_head: Whether a pointer over the items that all users met lately is mixed in.
+        neighbor_head: Whether a pointer over the neighbors of the user's items is mixed in.
+        mixture: `"item"` mixes probabilities of whole items, `"level"` has a gate at each level.
+        softmax_loss_weight: Weight of the softmax's own loss beside the mixture's.
+        pointer_dim: Width of the pointers' inner layer.
+        time_context: Whether behavior tokens carry the hour and weekday of their session and the time since the last.
+        trend_windows: The windows that recent events are counted in, seconds.
 
     Raises:
         ValueError: If a field has a value outside its range or contradicts another, or is misspelt.
@@ -74,6 +83,14 @@ class GamerConfig(Qwen3Config):
     dropout: float | int = 0.2
     behavior_embedding_dim: int = 64
     behavior_loss_weight: float | int = 0.0
+    copy_head: bool = False
+    trend_head: bool = False
+    neighbor_head: bool = False
+    mixture: str = "item"
+    softmax_loss_weight: float | int = 0.0
+    pointer_dim: int = 32
+    time_context: bool = False
+    trend_windows: list[int] = dataclasses.field(default_factory=lambda: [21_600, 86_400, 259_200, 1_209_600])
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_misspelt(kwargs)
@@ -135,6 +152,21 @@ class GamerConfig(Qwen3Config):
         """Whether the model needs to know the behavior or session of tokens, and so the whole sequence at each step."""
         return bool(self.cross_level_layers or self.behavior_injection_layers or self.session_wise)
 
+    @property
+    def has_mixture(self) -> bool:
+        """Whether pointers over known items are mixed into the softmax over codes."""
+        return self.copy_head or self.trend_head or self.neighbor_head
+
+    @property
+    def num_trend_features(self) -> int:
+        """Features of a rising item: counts in each window, of all behaviors and of the asked one."""
+        return 2 * len(self.trend_windows)
+
+    @property
+    def num_neighbor_features(self) -> int:
+        """Features of a neighbor, see `genrec.data.candidates`."""
+        return NUM_NEIGHBOR_FEATURES
+
     def require_vocabulary(self) -> int:
         """Return `vocab_size`, computed now if the fields were set one by one.
 
@@ -160,7 +192,7 @@ class GamerConfig(Qwen3Config):
 
     def _check_shape(self) -> None:
         sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-        for name in (*sizes, "head_dim", "max_history_items", "behavior_embedding_dim"):
+        for name in (*sizes, "head_dim", "max_history_items", "behavior_embedding_dim", "pointer_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.num_attention_heads % (self.num_key_value_heads or 1):
@@ -188,11 +220,21 @@ class GamerConfig(Qwen3Config):
     def _check_rates(self) -> None:
         if self.softmax not in ("full", "level"):
             raise ValueError(f'`softmax` must be "full" or "level", got {self.softmax!r}.')
+        if self.mixture not in ("item", "level"):
+            raise ValueError(f'`mixture` must be "item" or "level", got {self.mixture!r}.')
+        if not self.trend_windows or min(self.trend_windows) < 1:
+            raise ValueError(f"`trend_windows` must hold at least one number of seconds, got {self.trend_windows}.")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be a rate from 0 to below 1, got {getattr(self, name)}.")
-        if self.behavior_loss_weight < 0:
-            raise ValueError(f"`behavior_loss_weight` must not be negative, got {self.behavior_loss_weight}.")
+        for name in ("behavior_loss_weight", "softmax_loss_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if self.behavior_loss_weight and self.has_mixture:
+            raise ValueError(
+                "`behavior_loss_weight` is the paper model's: with `copy_head`, `trend_head` or `neighbor_head` "
+                f"behaviors bear no loss, got {self.behavior_loss_weight}. Leave it at 0."
+            )
 
     def _settle_vocabulary(self) -> None:
         """Compute `vocab_size`, or check it against the codes and behaviors."""

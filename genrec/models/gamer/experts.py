@@ -11,6 +11,7 @@ from transformers.activations import ACT2FN
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from .configuration_gamer import GamerConfig
+from .fused_ops import gated
 
 
 class GamerMLP(Qwen3MLP):
@@ -61,12 +62,12 @@ class PositionExperts(nn.Module):
             first_place: The place of column 0 if in every row the places follow each other from there on, so that
                 routing needs no data; `None` if rows differ (padding that is no multiple of an item).
         """
-        inputs = self._with_behavior(hidden_states, places, behaviors)
+        rows = torch.where(places == 0, 0, behaviors)
         if self.num_experts == 1:
-            return self._expert(inputs, 0)
+            return self._expert(hidden_states, rows, 0)
         if first_place is None:
-            return self._gather(inputs, places)
-        return self._by_column(inputs, first_place)
+            return self._gather(hidden_states, rows, places)
+        return self._by_column(hidden_states, rows, first_place)
 
     def at_place(self, hidden_states: Tensor, place: int, behaviors: Tensor) -> Tensor:
         """Return the output of one place's expert, for tokens that all have that place.
@@ -76,38 +77,63 @@ class PositionExperts(nn.Module):
             place: 0 for behavior tokens, l for codes of level l.
             behaviors: 0 for none, i + 1 for behavior i `[...]`.
         """
-        inputs = self._with_behavior(hidden_states, torch.full_like(behaviors, place), behaviors)
-        return self._expert(inputs, place if self.num_experts > 1 else 0)
+        rows = behaviors if place else torch.zeros_like(behaviors)
+        return self._expert(hidden_states, rows, place if self.num_experts > 1 else 0)
 
-    def _with_behavior(self, hidden_states: Tensor, places: Tensor, behaviors: Tensor) -> Tensor:
-        if self.behavior_embedding is None:
-            return hidden_states
-        rows = torch.where(places == 0, 0, behaviors)
-        return torch.cat([hidden_states, self.behavior_embedding(rows)], dim=-1)
-
-    def _by_column(self, inputs: Tensor, first_place: int) -> Tensor:
+    def _by_column(self, hidden_states: Tensor, rows: Tensor, first_place: int) -> Tensor:
         """Run whole items as one batched product, and the columns of a cut first or last item one by one."""
-        num_tokens = inputs.shape[1]
+        num_tokens = hidden_states.shape[1]
         head = min(-first_place % self.num_experts, num_tokens)
         tail = (num_tokens - head) % self.num_experts
-        parts = [self._expert(inputs[:, column, None], first_place + column) for column in range(head)]
+
+        def alone(column: int, expert: int) -> Tensor:
+            return self._expert(hidden_states[:, column, None], rows[:, column, None], expert)
+
+        parts = [alone(column, first_place + column) for column in range(head)]
         if num_tokens > head + tail:
-            parts.append(self._whole_items(inputs[:, head : num_tokens - tail]))
-        parts += [self._expert(inputs[:, num_tokens - tail + column, None], column) for column in range(tail)]
+            whole = slice(head, num_tokens - tail)
+            parts.append(self._whole_items(hidden_states[:, whole], rows[:, whole]))
+        parts += [alone(num_tokens - tail + column, column) for column in range(tail)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _whole_items(self, inputs: Tensor) -> Tensor:
-        items = inputs.unflatten(1, (-1, self.num_experts))  # [batch, items, places, input width]
-        gate, up = torch.einsum("bipw,pfw->bipf", items, self.gate_up_proj).chunk(2, dim=-1)
-        inner = self.dropout(self.act_fn(gate) * up)
-        return torch.einsum("bipf,pwf->bipw", inner, self.down_proj).flatten(1, 2)
+    def _whole_items(self, hidden_states: Tensor, rows: Tensor) -> Tensor:
+        """Run all experts at once: a strided view of the tokens, `[places, items, width]`, by the stacked weights."""
+        tokens = hidden_states.reshape(-1, self.num_experts, hidden_states.shape[-1]).transpose(0, 1)
+        of_hidden, tables = self._weights()
+        if tables is None:
+            gate_up = torch.bmm(tokens, of_hidden.transpose(1, 2))
+        else:
+            numbers = rows.reshape(-1, self.num_experts).t()
+            firsts = torch.arange(self.num_experts, device=rows.device)[:, None] * tables.shape[1]
+            of_behavior = nn.functional.embedding(firsts + numbers, tables.flatten(0, 1))
+            gate_up = torch.baddbmm(of_behavior, tokens, of_hidden.transpose(1, 2))
+        outputs = torch.bmm(self.dropout(gated(gate_up, self.act_fn)), self.down_proj.transpose(1, 2))
+        return outputs.transpose(0, 1).reshape(hidden_states.shape)
 
-    def _expert(self, inputs: Tensor, expert: int) -> Tensor:
-        gate, up = nn.functional.linear(inputs, self.gate_up_proj[expert]).chunk(2, dim=-1)
-        return nn.functional.linear(self.dropout(self.act_fn(gate) * up), self.down_proj[expert])
+    def _expert(self, hidden_states: Tensor, rows: Tensor, expert: int) -> Tensor:
+        of_hidden, tables = self._weights(slice(expert, expert + 1))
+        gate_up = nn.functional.linear(hidden_states, of_hidden[0])
+        if tables is not None:
+            gate_up = gate_up + nn.functional.embedding(rows, tables[0])
+        return nn.functional.linear(self.dropout(gated(gate_up, self.act_fn)), self.down_proj[expert])
 
-    def _gather(self, inputs: Tensor, places: Tensor) -> Tensor:
+    def _weights(self, experts: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
+        """Return the gate and up weights of the hidden state, and what each behavior adds to their output.
+
+        A matrix times two vectors joined is the sum of two products, and there are only so many behaviors.
+
+        Returns:
+            `[experts, 2 * inner, width]`, and `[experts, behaviors + 1, 2 * inner]` or None.
+        """
+        weights = self.gate_up_proj[experts]
+        if self.behavior_embedding is None:
+            return weights, None
+        behaviors = self.behavior_embedding.weight
+        of_hidden, of_behavior = weights.split([weights.shape[2] - behaviors.shape[1], behaviors.shape[1]], dim=2)
+        return of_hidden, (of_behavior @ behaviors.t()).transpose(1, 2)
+
+    def _gather(self, hidden_states: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         """Run every expert on every token and keep the one of its place: exact for any padding, and static."""
-        outputs = torch.stack([self._expert(inputs, expert) for expert in range(self.num_experts)], dim=2)
-        chosen = places[:, :, None, None].expand(-1, -1, 1, outputs.shape[-1])
-        return outputs.gather(2, chosen).squeeze(2)
+        outputs = [self._expert(hidden_states, rows, expert) for expert in range(self.num_experts)]
+        chosen = places[:, :, None, None].expand(-1, -1, 1, hidden_states.shape[-1])
+        return torch.stack(outputs, dim=2).gather(2, chosen).squeeze(2)

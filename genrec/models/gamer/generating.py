@@ -7,6 +7,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.generation import GenerationConfig, GenerationMixin
 
 from .configuration_gamer import GamerConfig
+from .item_history import read_item_history
 from .token_layout import read_layout
 
 
@@ -32,6 +33,7 @@ class GamerGenerationMixin(GenerationMixin):
         input_ids: torch.LongTensor,
         attention_mask: torch.LongTensor | None = None,
         session_ids: torch.LongTensor | None = None,
+        event_times: torch.LongTensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the model's inputs for one step; what all tokens are is read off the whole sequence each time."""
@@ -40,19 +42,22 @@ class GamerGenerationMixin(GenerationMixin):
         # The layout says what these say, and rotary positions may go by sessions rather than by count.
         inputs.pop("attention_mask", None)
         inputs.pop("position_ids", None)
-        return {**inputs, "layout": layout.to(inputs["input_ids"].device)}
+        inputs |= {"layout": layout.to(inputs["input_ids"].device), "event_times": event_times}
+        if self.config.has_mixture:
+            inputs["item_history"] = read_item_history(self.config, input_ids, session_ids, event_times)
+        return inputs
 
     def _update_model_kwargs_for_generation(
         self, outputs: Any, model_kwargs: dict[str, Any], is_encoder_decoder: bool = False, num_new_tokens: int = 1
     ) -> dict[str, Any]:
-        """Put generated tokens into the session of the behavior token they follow."""
+        """Put generated tokens into the session, and at the time, of the behavior token they follow."""
         model_kwargs = super()._update_model_kwargs_for_generation(
             outputs, model_kwargs, is_encoder_decoder, num_new_tokens
         )
-        session_ids = model_kwargs.get("session_ids")
-        if session_ids is not None:
-            new = session_ids[:, -1:].expand(-1, num_new_tokens)
-            model_kwargs["session_ids"] = torch.cat([session_ids, new], dim=1)
+        for name in ("session_ids", "event_times"):
+            if model_kwargs.get(name) is not None:
+                new = model_kwargs[name][:, -1:].expand(-1, num_new_tokens)
+                model_kwargs[name] = torch.cat([model_kwargs[name], new], dim=1)
         return model_kwargs
 
 

@@ -25,6 +25,8 @@ class TokenLayout(NamedTuple):
         levels: The behavior's level, -1 for none `[batch, tokens]`.
         sessions: The session's rank in the row, from 0; `None` unless the model is session-wise `[batch, tokens]`.
         real: False at padding `[batch, tokens]`.
+        segments: Which user of the row, where several share one (packing); `None` if each has a row
+            `[batch, tokens]`.
     """
 
     places: Tensor
@@ -33,6 +35,7 @@ class TokenLayout(NamedTuple):
     levels: Tensor
     sessions: Tensor | None
     real: Tensor
+    segments: Tensor | None = None
 
     def last(self, num_tokens: int) -> "TokenLayout":
         """Return the layout of the last `num_tokens` tokens of each row."""
@@ -46,10 +49,17 @@ class TokenLayout(NamedTuple):
         """Return each token's rotary position: its rank among real tokens, or its session's rank and its place.
 
         The second form is the session-wise variant's: all items of a session share positions (GAMER, equation 8).
+        Both begin anew with each user of a packed row.
         """
         if self.sessions is None:
-            return (self.real.long().cumsum(-1) - 1).clamp(min=0)
-        return self.sessions * tokens_per_item + self.places
+            return self._since_segment_start((self.real.long().cumsum(-1) - 1).clamp(min=0))
+        return self._since_segment_start(self.sessions) * tokens_per_item + self.places
+
+    def _since_segment_start(self, counts: Tensor) -> Tensor:
+        """Return counts that never fall along a row, less what they are at the first token of the segment."""
+        if self.segments is None:
+            return counts
+        return counts - torch.where(changes(self.segments), counts, 0).cummax(dim=1).values
 
 
 def token_places(config: GamerConfig, token_ids: Tensor) -> Tensor:
@@ -67,7 +77,11 @@ def token_places(config: GamerConfig, token_ids: Tensor) -> Tensor:
 
 
 def read_layout(
-    config: GamerConfig, input_ids: Tensor, attention_mask: Tensor | None = None, session_ids: Tensor | None = None
+    config: GamerConfig,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    session_ids: Tensor | None = None,
+    segment_ids: Tensor | None = None,
 ) -> TokenLayout:
     """Return what each token of whole sequences is.
 
@@ -75,13 +89,17 @@ def read_layout(
         config: The vocabulary and whether the model is session-wise.
         input_ids: Token ids from the first token on, padded on either side `[batch, tokens]`.
         attention_mask: 0 at padding; everything is real without it `[batch, tokens]`.
-        session_ids: Each token's session, non-decreasing among real tokens; read by session-wise models only
+        session_ids: Each token's session, non-decreasing among a user's tokens; read by session-wise models only
             `[batch, tokens]`.
+        segment_ids: Which user of the row each token is of, from 1, and 0 at padding, which comes last; `None` if each
+            user has a row `[batch, tokens]`.
 
     Raises:
         ValueError: If a session-wise model is not told the sessions, or an argument's shape differs from `input_ids`.
     """
-    _check_shapes(input_ids, attention_mask=attention_mask, session_ids=session_ids)
+    _check_shapes(input_ids, attention_mask=attention_mask, session_ids=session_ids, segment_ids=segment_ids)
+    if attention_mask is None:
+        attention_mask = segment_ids
     real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     places = token_places(config, input_ids)
     starts = places == 0
@@ -94,8 +112,9 @@ def read_layout(
         items=starts.long().cumsum(dim=1),
         behaviors=behaviors,
         levels=_levels_of(config, behaviors),
-        sessions=_session_ranks(session_ids, real) if config.session_wise else None,
+        sessions=session_ranks(session_ids, real, segment_ids) if config.session_wise else None,
         real=real,
+        segments=segment_ids,
     )
 
 
@@ -115,15 +134,26 @@ def _levels_of(config: GamerConfig, behaviors: Tensor) -> Tensor:
     return levels
 
 
-def _session_ranks(session_ids: Tensor | None, real: Tensor) -> Tensor:
-    """Return how many sessions precede each token's; padding takes the rank of the real token before it."""
+def session_ranks(session_ids: Tensor | None, real: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+    """Return how many sessions of the row precede each token's; padding takes the rank of the real token before it.
+
+    Each user of a packed row has sessions of their own, whatever their numbers. Padding there comes last, and its rank
+    is never read.
+    """
     if session_ids is None:
         raise ValueError(
             "A session-wise model needs `session_ids`, one per token and non-decreasing along each row. An item "
             "tokenizer returns them; `session_wise=False` in the configuration does without."
         )
+    if segment_ids is not None:
+        return (changes(session_ids) | changes(segment_ids)).long().cumsum(dim=1)
     nothing = torch.iinfo(session_ids.dtype).min
     filled = torch.where(real, session_ids, nothing).cummax(dim=1).values
     previous = filled[:, :-1]
     starts = (filled[:, 1:] != previous) & (previous != nothing)
     return torch.nn.functional.pad(starts.long().cumsum(dim=1), (1, 0))
+
+
+def changes(values: Tensor) -> Tensor:
+    """Return where a row's value differs from the one before it; the first column counts as no change."""
+    return torch.nn.functional.pad(values[:, 1:] != values[:, :-1], (1, 0))

@@ -1,0 +1,153 @@
+"""Histories of any number of users from a file, some users at a time: sorted on disk, never whole in memory."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from genrec.cli.tables import read_table
+from genrec.data.readers import INTEGER_PATTERN, Source, open_source
+
+MEMORY_LIMIT = "1GB"
+ROWS_PER_READ = 10_000
+USER = "CAST(user_id AS VARCHAR)"
+
+
+@dataclass(frozen=True)
+class HistoryBatches:
+    """A table's histories.
+
+    Args:
+        num_users: How many users there are.
+        batches: Tables of whole histories, users in the order of their first rows; to be read once.
+    """
+
+    num_users: int
+    batches: Iterator[Any]
+
+
+@contextmanager
+def open_history_batches(path: Path, users: Sequence[str], users_per_batch: int) -> Iterator[HistoryBatches]:
+    """Give the histories of a table, some users at a time; a table without `user_id` is one history.
+
+    The rows are copied to a temporary database, sorted there by user and within a user in their own order. (JSON alone
+    is read whole first, since Arrow has no other way.)
+
+    Args:
+        path: CSV, parquet or JSON lines; columns of a CSV file become numbers where every value is one.
+        users: Ids to keep; none means all.
+        users_per_batch: Users per table.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is of another kind or corrupt, or a user is not in it.
+    """
+    source = open_source(path)
+    if "user_id" not in source.column_names:
+        if users:
+            raise ValueError("`--user` needs a column `user_id` in the histories. Add it, or leave `--user` out.")
+        yield HistoryBatches(1, iter([read_table(path)]))
+        return
+    import duckdb
+
+    with tempfile.TemporaryDirectory() as folder:
+        database = duckdb.connect(str(Path(folder) / "histories.db"))
+        try:
+            database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET threads = 1; SET enable_progress_bar = false")
+            _copy(database, path, source)
+            _keep_users(database, users)
+            ((num_users,),) = database.execute("SELECT count(DISTINCT first_row) FROM histories").fetchall()
+            yield HistoryBatches(num_users, _whole_users(database, users_per_batch))
+        finally:
+            database.close()
+
+
+def _copy(database: Any, path: Path, source: Source) -> None:
+    """Fill the table `histories` with all rows, their numbers, and the number of each user's first row."""
+    rows = _scan(path, source)
+    try:
+        database.register("source", rows)
+        database.execute("CREATE TABLE numbered AS SELECT *, row_number() OVER () AS row FROM source")
+    except (RuntimeError, pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read: it is truncated, corrupt or not of the kind its name says ({error}). Write the "
+            "file again."
+        ) from error
+    columns = [_typed(database, name, source.is_text) for name in source.column_names]
+    database.execute(
+        f"CREATE TABLE histories AS SELECT {', '.join(columns)}, row, "
+        "min(row) OVER (PARTITION BY user_id) AS first_row FROM numbered"
+    )
+
+
+def _scan(path: Path, source: Source) -> Any:
+    """Return what DuckDB can read row after row."""
+    import pyarrow.csv as csv
+    import pyarrow.dataset as ds
+
+    if source.is_text:
+        names = source.column_names
+        with pa.input_stream(str(path)) as stream:
+            header = stream.read(1 << 16).decode("utf-8", errors="replace").split("\n", 1)[0]
+        separator = max(",\t;|", key=header.count)
+        form: Any = ds.CsvFileFormat(
+            parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
+            ),
+        )
+        return ds.dataset([str(file) for file in source.files], format=form)
+    if source.files and all(file.suffix == ".parquet" for file in source.files):
+        return ds.dataset([str(file) for file in source.files], format="parquet")
+    return source.read(None)
+
+
+def _typed(database: Any, name: str, is_text: bool) -> str:
+    """Return SQL for a column, as a number where it is text and every value is one; `007` stays text."""
+    quoted = '"' + name.replace('"', '""') + '"'
+    if not is_text:
+        return quoted
+    checks = (f"regexp_matches({quoted}, '{INTEGER_PATTERN}')", f"try_cast({quoted} AS DOUBLE) IS NOT NULL")
+    found = database.execute(
+        f"SELECT {', '.join(f'bool_and({check})' for check in checks)}, "
+        f"bool_or(regexp_matches({quoted}, '^[+-]?0[0-9]')) FROM numbered WHERE {quoted} IS NOT NULL"
+    ).fetchone()
+    are_integers, are_numbers, any_padded = found
+    if are_integers:
+        return f"CAST({quoted} AS BIGINT) AS {quoted}"
+    return f"CAST({quoted} AS DOUBLE) AS {quoted}" if are_numbers and not any_padded else quoted
+
+
+def _keep_users(database: Any, users: Sequence[str]) -> None:
+    for user in users:
+        if not database.execute(f"SELECT 1 FROM histories WHERE {USER} = ? LIMIT 1", [user]).fetchone():
+            raise ValueError(f"The histories have no user {user!r}. Check the id.")
+    if users:
+        database.execute(f"DELETE FROM histories WHERE {USER} NOT IN (SELECT unnest(?))", [list(users)])
+
+
+def _whole_users(database: Any, users_per_batch: int) -> Iterator[dict[str, list[Any]]]:
+    """Yield tables that hold all rows of `users_per_batch` users each."""
+    cursor = database.execute("SELECT * EXCLUDE (row) FROM histories ORDER BY first_row, row")
+    *names, _ = (column[0] for column in cursor.description)
+    rows: list[tuple[Any, ...]] = []
+    while more := cursor.fetchmany(ROWS_PER_READ):
+        rows += more
+        starts = _starts_of_users(rows)
+        while len(starts) > users_per_batch:  # the last user may go on in the next rows
+            yield _columns(names, rows[: starts[users_per_batch]])
+            rows = rows[starts[users_per_batch] :]
+            starts = _starts_of_users(rows)
+    yield _columns(names, rows)
+
+
+def _starts_of_users(rows: list[tuple[Any, ...]]) -> list[int]:
+    return [number for number, row in enumerate(rows) if number == 0 or row[-1] != rows[number - 1][-1]]
+
+
+def _columns(names: list[str], rows: list[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    return {name: [row[number] for row in rows] for number, name in enumerate(names)}

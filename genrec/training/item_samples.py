@@ -1,0 +1,149 @@
+"""Training samples of models that score items: per user or per interaction, and their batches of catalog rows.
+
+User-level: a user's last interactions, each of which is predicted from those before it. Interaction-level, as GAMER's
+appendix trains its discriminative baselines: one sample per training interaction, its input the history of earlier
+sessions only, so that training asks what evaluation asks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from genrec.data.histories import Histories
+from genrec.data.splits import Sessions
+from genrec.training.collators import IGNORED
+from genrec.training.samples import HistoryDataset
+
+LEVELS = ("user", "interaction")
+NO_ITEM_ROW = -1
+COLUMNS = {"items": NO_ITEM_ROW, "behaviors": 0, "sessions": 0, "times": 0}
+
+
+class InteractionDataset(Dataset):
+    """One sample per interaction that has an earlier session: the last items before its session, and itself.
+
+    Samples are cut out of the histories when they are asked for; nothing is copied before.
+
+    Args:
+        histories: What users did.
+        max_history_items: How many of the latest interactions of earlier sessions a sample keeps.
+        target_behaviors: Only interactions of these behaviors (ladder indices) are targets; None means all.
+
+    Raises:
+        ValueError: If no interaction qualifies.
+
+    Example:
+        >>> from genrec.data.histories import as_histories
+        >>> events = [("a", "view", 0), ("b", "view", 9000), ("c", "buy", 9060)]
+        >>> dataset = InteractionDataset(as_histories([events], ["a", "b", "c"], "view,buy"), max_history_items=50)
+        >>> [sample["items"].tolist() for sample in dataset]
+        [[0, 1], [0, 2]]
+    """
+
+    def __init__(
+        self, histories: Histories, max_history_items: int, target_behaviors: Sequence[int] | None = None
+    ) -> None:
+        sessions = Sessions.of(histories)
+        ends = np.repeat(sessions.starts, sessions.ends - sessions.starts)
+        begins = np.maximum(histories.offsets[:-1][histories.rows], ends - max_history_items)
+        is_target = ends > begins
+        if target_behaviors is not None:
+            is_target &= np.isin(histories.behaviors, list(target_behaviors))
+        self.histories = histories
+        self._targets = np.flatnonzero(is_target)
+        self._begins, self._ends = begins[self._targets], ends[self._targets]
+        if len(self._targets) == 0:
+            raise ValueError(
+                "No interaction has an earlier session and a behavior that is a target, so there is nothing to train "
+                "on. Check how the log is cut into sessions, or train on samples of the level 'user'."
+            )
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Interactions per sample, the target included, `[samples]`."""
+        return self._ends - self._begins + 1
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"Row {row} of a dataset with {len(self)} samples.")
+        events = np.append(np.arange(self._begins[row], self._ends[row]), self._targets[row])
+        return {name: getattr(self.histories, name)[events] for name in COLUMNS} | {"num_targets": 1}
+
+
+def item_samples(
+    train: Histories, level: str, max_history_items: int, target_behaviors: Sequence[int] | None = None
+) -> HistoryDataset | InteractionDataset:
+    """Return the training samples of a level.
+
+    Args:
+        train: The training part.
+        level: `"user"` or `"interaction"`.
+        max_history_items: The items that a model reads before a target.
+        target_behaviors: At the interaction level, the behaviors to predict; None means all.
+
+    Raises:
+        ValueError: If there is no such level, `target_behaviors` would be ignored, or nothing can be predicted.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"`level` must be one of {', '.join(LEVELS)}, got {level!r}.")
+    if level == "interaction":
+        return InteractionDataset(train, max_history_items, target_behaviors)
+    if target_behaviors is not None:
+        raise ValueError("`target_behaviors` would be ignored at the level 'user'. Take the level 'interaction'.")
+    samples = train.last(max_history_items + 1)
+    if not (samples.lengths > 1).any():
+        raise ValueError("No user has two training interactions, so there is nothing to predict. Check the split.")
+    return HistoryDataset(samples.select(samples.lengths > 1))
+
+
+class ItemCollator:
+    """Turns samples into what `forward` of a scoring model takes.
+
+    Example:
+        >>> batch = ItemCollator()([{"items": [4, 2], "behaviors": [0, 1], "sessions": [3, 8], "times": [10, 20]}])
+        >>> batch["items"].tolist(), batch["labels"].tolist()
+        ([[4, 2]], [[4, 2]])
+    """
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return a batch.
+
+        Args:
+            samples: Mappings with `items`, `behaviors`, `sessions`, `times` and perhaps `num_targets`: only the last so
+                many interactions bear loss. No samples at all give one row without labels.
+
+        Returns:
+            `items`, `behaviors`, `sessions`, `times` and `labels`, each `[batch, length]` int64, the interactions at
+            the left. `items` is -1 where there is none; `labels` is the item where it bears loss, -100 elsewhere.
+        """
+        if len(samples) == 0:
+            return self([{name: [filler] for name, filler in COLUMNS.items()} | {"num_targets": 0}])
+        counts = np.array([len(sample["items"]) for sample in samples])
+        rows = np.repeat(np.arange(len(counts)), counts)
+        columns = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        num_targets = np.array([sample.get("num_targets", count) for sample, count in zip(samples, counts)])
+        values = {name: np.concatenate([sample[name] for sample in samples]) for name in COLUMNS}
+        values["labels"] = np.where(columns >= (counts - num_targets)[rows], values["items"], IGNORED)
+        return {
+            name: _placed(column, rows, columns, counts, COLUMNS.get(name, IGNORED)) for name, column in values.items()
+        }
+
+
+def _placed(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, counts: np.ndarray, filler: int) -> torch.Tensor:
+    grid = np.full((len(counts), counts.max()), filler, dtype=np.int64)
+    grid[rows, columns] = values
+    return torch.from_numpy(grid)
+
+
+def item_counts(train: Histories) -> torch.Tensor:
+    """Return how often each item was met under each behavior, `[behaviors, items]` int64."""
+    num_items = len(train.item_ids)
+    pairs = train.behaviors * num_items + train.items
+    counts = np.bincount(pairs, minlength=len(train.ladder.names) * num_items)
+    return torch.from_numpy(counts.reshape(-1, num_items))

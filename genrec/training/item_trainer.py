@@ -1,0 +1,185 @@
+"""`ItemTrainer`: trains a model that scores items, with the loop, checkpoints and stopping rules of `GenRecTrainer`."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+
+from genrec.data.histories import Histories, Queries
+from genrec.recommender.sequential import SequentialRecommender
+from genrec.training.callbacks import EpochLog
+from genrec.training.item_arguments import ItemTrainingArguments
+from genrec.training.item_ranking import draw_candidates, ndcg_of, ranking_tasks
+from genrec.training.item_samples import ItemCollator, item_counts, item_samples
+from genrec.training.progress import MetricsFile, ProgressLines, TrainingClock
+from genrec.training.samplers import LengthBucketBatchSampler
+from genrec.training.samples import HistoryDataset, sample_lengths
+from genrec.training.trainer import GenRecTrainer
+from genrec.training.validation import ranking_subset, validation_subset
+
+
+class ItemTrainer(GenRecTrainer):
+    """Trains a model with `score_items` on the training part of a split.
+
+    Checkpoints, resuming, `metrics.jsonl`, the report and the stopping rules are those of `GenRecTrainer`, with
+    interactions for tokens. After `train` the model holds the best checkpoint's weights.
+
+    Args:
+        model: A model whose `forward` takes `items`, `behaviors`, `sessions`, `times` and `labels`, and which has
+            `score_items` and `set_prior`, such as `SASRecModel`. Its prior becomes the counts of `train`.
+        args: How to train.
+        train: The training histories.
+        validation: The validation queries, needed unless `args.eval_strategy` is `"no"`.
+        callbacks: Further callbacks.
+        optimizers: An optimizer and a learning-rate schedule of your own, or None for those of `args`.
+
+    Raises:
+        ValueError: If the model has another catalog or ladder than the histories, there is nothing to predict, or
+            validation queries are missing.
+
+    Example:
+        >>> import tempfile
+        >>> from genrec.data.histories import as_histories
+        >>> from genrec.models.discriminative import SASRecConfig, SASRecModel
+        >>> model = SASRecModel(SASRecConfig(num_items=3, num_behaviors=2, hidden_size=8))
+        >>> train = as_histories([[("a", "view"), ("b", "buy")]] * 8, ["a", "b", "c"], "view,buy")
+        >>> args = ItemTrainingArguments(
+        ...     output_dir=tempfile.mkdtemp(), max_steps=2, eval_strategy="no", disable_tqdm=True, use_cpu=True
+        ... )
+        >>> ItemTrainer(model, args, train).train().global_step
+        2
+    """
+
+    args: ItemTrainingArguments
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: ItemTrainingArguments,
+        train: Histories,
+        validation: Queries | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+    ) -> None:
+        if validation is None and args.eval_strategy != "no":
+            raise ValueError("`validation` queries are needed to validate. Give them, or set `eval_strategy='no'`.")
+        self.recommender = SequentialRecommender(  # refuses a model of another catalog or ladder
+            model, train.item_ids, train.ladder, batch_size=args.per_device_eval_batch_size
+        )
+        model.set_prior(item_counts(train))  # type: ignore[operator]
+        self.max_history_items = model.config.max_history_items
+        targets = [len(train.ladder.names) - 1] if args.target_behaviors_only else None
+        samples = item_samples(train, args.samples, self.max_history_items, targets)
+        self._flops_per_token = 6 * model.num_parameters(exclude_embeddings=True)
+        self._use_cache = False
+        self.clock = TrainingClock(int(sample_lengths(samples).sum()))
+        self._set_ranking(validation, args)
+        # `GenRecTrainer`'s own constructor is about item codes; all it sets up besides is above and below.
+        Trainer.__init__(
+            self,
+            model=model,
+            args=args,
+            data_collator=ItemCollator(),
+            train_dataset=samples,
+            eval_dataset=None if validation is None else self._validation_samples(validation, args),
+            callbacks=[self.clock, EpochLog(), *self._stopping_rules(args), MetricsFile(), *(callbacks or [])],
+            optimizers=optimizers,
+        )
+        for callback in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
+            self.remove_callback(callback)
+        self.add_callback(ProgressLines())
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return this process's share of the length-bucketed batches."""
+        args = self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return self._loader(self.train_dataset, args.train_batch_size, pool_batches=args.bucket_batches, seed=seed)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return this process's share of the validation batches, longest first."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        return self._loader(dataset, self.args.eval_batch_size, shuffle=False)
+
+    def _loader(self, dataset: Any, batch_size: int, **options: Any) -> DataLoader:
+        shares = {"num_processes": self.args.world_size, "process_index": self.args.process_index}
+        total = batch_size * self.args.world_size
+        sampler = LengthBucketBatchSampler(sample_lengths(dataset), total, **shares, **options)
+        return self._dataloader(dataset, sampler, ItemCollator())
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return and log the validation loss and NDCG@10.
+
+        Args:
+            eval_dataset: Other samples than the validation queries'; there is then no ranking.
+            ignore_keys: Not used; here for `Trainer`.
+            metric_key_prefix: What the metrics' names begin with.
+        """
+        self.model.eval()
+        with self.clock.paused():
+            batches = self.get_eval_dataloader(eval_dataset)
+            metrics = {f"{metric_key_prefix}_loss": self._validation_loss(batches)}
+            if eval_dataset is None:
+                metrics[f"{metric_key_prefix}_ndcg@10"] = self._ndcg()
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the model's own loss of a batch."""
+        output = model(**inputs)
+        return (output.loss, output) if return_outputs else output.loss
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return the operations of a step, those of the scores left out."""
+        return self._flops_per_token * inputs["items"].numel()
+
+    def _set_ranking(self, validation: Queries | None, args: ItemTrainingArguments) -> None:
+        """Choose the queries to rank for, their records, and what each is ranked among."""
+        self.ranking_queries = ranking_subset(validation, args.max_ranking_queries, args.seed)
+        self._tasks: list[Any] = []
+        if self.ranking_queries is None:
+            return
+        ladder = self.ranking_queries.targets.ladder
+        behaviors = [ladder.target] if args.ranking_behaviors == "target" else list(ladder.names)
+        drawn = args.ranking_candidates
+        for number, task in enumerate(ranking_tasks(self.ranking_queries, behaviors)):
+            candidates = None if drawn is None else draw_candidates(task, drawn, args.seed + number)
+            self._tasks.append((task, candidates))
+
+    def _ndcg(self) -> float:
+        """Return the mean over all records; the first process ranks and tells the others."""
+        total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
+        if self.is_world_process_zero():
+            assert self.ranking_queries is not None
+            values = np.concatenate([ndcg_of(self.recommender, self.ranking_queries, *task) for task in self._tasks])
+            total += torch.tensor([values.sum(), len(values)], dtype=torch.float64, device=total.device)
+        ndcg_sum, num_records = self.accelerator.reduce(total, reduction="sum").tolist()
+        return ndcg_sum / num_records
+
+    @torch.no_grad()
+    def _validation_loss(self, batches: DataLoader) -> float:
+        """Return the mean loss of the samples; a batch counts by its labels."""
+        total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
+        for batch in batches:
+            num_labels = int((batch["labels"] >= 0).sum())
+            loss = float(self.model(**batch).loss) * num_labels
+            total += torch.tensor([loss, num_labels], dtype=torch.float64, device=total.device)
+        loss_sum, num_labels = self.accelerator.reduce(total, reduction="sum").tolist()
+        return loss_sum / max(num_labels, 1)
+
+    def _validation_samples(self, validation: Queries, args: ItemTrainingArguments) -> Any:
+        """Return one sample per target of the validation queries, after the items that the model reads before it."""
+        asked = validation.select(validation.histories.lengths > 0)
+        samples = HistoryDataset.from_queries(Queries(asked.histories.last(self.max_history_items), asked.targets))
+        return validation_subset(samples, args.max_validation_samples, args.seed)
