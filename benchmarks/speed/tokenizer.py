@@ -95,6 +95,7 @@ def measure(settings: Settings) -> Results:
     sizes = settings.choose([(17_000, DIM, 256), (200_000, DIM, 256)], [(3_000, 96, 32)])
     for num_items, dim, size in sizes + ([(LARGE, DIM, 256)] if settings.large else []):
         _residual_kmeans(results, num_items, dim, size)
+        _memory_of_fit(results, num_items, dim, size)
     _rqvae_epoch(results, *settings.choose((17_000, DIM, 3), (2_000, 96, 1)))
     for num_items in settings.choose([100_000, 1_000_000], [10_000]):
         _repair(results, num_items)
@@ -120,7 +121,9 @@ def _residual_kmeans(results: Results, num_items: int, dim: int, size: int) -> N
         for name, output in outputs.items():
             theirs = lost_share(vectors, *output)
             results.add(table, name, reconstruction_error=theirs)
-            assert ours <= WORSE_ALLOWED * theirs, f"Our codes lose {ours:.4f} of the variance, those of {name} {theirs:.4f}."
+            assert ours <= WORSE_ALLOWED * theirs, (
+                f"Our codes lose {ours:.4f} of the variance, those of {name} {theirs:.4f}."
+            )
 
     rows = results.compare(
         table,
@@ -134,9 +137,13 @@ def _residual_kmeans(results: Results, num_items: int, dim: int, size: int) -> N
     )
     for name in rows.keys() - {"genrec"}:
         results.ratio(f"tokenizer/{name}@{num_items}", rows[name].median / rows["genrec"].median)
-    del vectors
+
+
+def _memory_of_fit(results: Results, num_items: int, dim: int, size: int) -> None:
+    settings = results.settings
     peak = peak_memory_mb(_prepared_fit, num_items, dim, size, settings.seed, settings.device, device=settings.device)
-    results.add(table, "genrec", vectors_mb=4e-6 * num_items * dim, peak_mb_above_vectors=peak)
+    figures = {"vectors_mb": 4e-6 * num_items * dim, "peak_mb_above_vectors": peak}
+    results.add(f"residual k-means {num_items}", "genrec", **figures)
 
 
 def _prepared_fit(num_items: int, dim: int, size: int, seed: int, device: str) -> Callable[[], Any]:
@@ -212,7 +219,9 @@ def _repair(results: Results, num_items: int) -> None:
     results.ratio(f"tokenizer/repair_loop@{num_items}", rows["genrec"].ratio or 0.0)
 
 
-def _colliding_codes(num_items: int, seed: int, dim: int = 32) -> tuple[Tensor, Callable[[Tensor, Tensor, int], Tensor]]:
+def _colliding_codes(
+    num_items: int, seed: int, dim: int = 32
+) -> tuple[Tensor, Callable[[Tensor, Tensor, int], Tensor]]:
     """Return codes `[items, 3]`, about 128 items to a prefix and mostly on its first twenty codes, and distances."""
     generator = torch.Generator().manual_seed(seed)
     prefixes = torch.randint(num_items // 128, (num_items,), generator=generator)

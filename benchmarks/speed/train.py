@@ -26,6 +26,7 @@ from benchmarks.speed.workload import BEHAVIOR_LEVELS, item_tokens, random_codes
 from genrec.item_tokenizers.vocabulary import Vocabulary
 from genrec.models.gamer import GamerConfig, GamerForCausalLM
 from genrec.training.collators import HistoryCollator, MicroBatchCollator
+from genrec.training.samplers import LengthBucketBatchSampler
 
 HISTORY_ITEMS = 100
 NUM_ITEMS = 1000
@@ -128,19 +129,20 @@ def compare_packing(results: Results, lengths: np.ndarray) -> None:
     per_batch = settings.choose(32, 8)
     plain, packing = (collator_of(model.config, settings.device, packing=flag) for flag in (False, True))
     budget = per_batch * (HISTORY_ITEMS + 1) * model.config.tokens_per_item
-    ways = {
-        "padded": [plain(samples[first : first + per_batch]) for first in range(0, len(samples), per_batch)],
-        "buckets": MicroBatchCollator(plain, budget)(samples),
-        "packed": MicroBatchCollator(packing, budget)(samples),
-    }
+
+    def batches(pool_batches: int) -> list[dict[str, Tensor]]:
+        rows = LengthBucketBatchSampler(lengths, per_batch, pool_batches=pool_batches, seed=settings.seed)
+        return [plain([samples[row] for row in batch]) for batch in rows]
+
+    ways = {"padded": batches(1), "buckets": batches(16), "packed": MicroBatchCollator(packing, budget)(samples)}
     num_labels = int(lengths.sum()) * model.config.num_levels
     real = int(lengths.sum()) * model.config.tokens_per_item
-    for name, batches in ways.items():
-        tokens = sum(batch["input_ids"].numel() for batch in batches)
+    for name, parts in ways.items():
+        tokens = sum(part["input_ids"].numel() for part in parts)
         results.add("padding", name, tokens=tokens, real_tokens=real, tokens_per_real_token=tokens / real)
     rows = results.compare(
         "packing",
-        [Contender(name, partial(_loss_and_gradients, model, batches, num_labels)) for name, batches in ways.items()],
+        [Contender(name, partial(_loss_and_gradients, model, parts, num_labels)) for name, parts in ways.items()],
         baseline="padded",
         work=real,
         unit="real_tokens",

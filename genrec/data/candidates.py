@@ -197,10 +197,11 @@ class QueryContext:
             return None
         settings: dict[str, Any] = read_json(Path(folder) / SETTINGS_FILE)
         arrays = {name: part.numpy() for name, part in load_safetensors(Path(folder) / ARRAYS_FILE).items()}
-        sizes = [settings.pop(name) for name in ("num_items", "num_behaviors")]
-        events = RecentEvents(*(arrays[name] for name in ("items", "behaviors", "times")), *sizes)
-        of_neighbors = [arrays.get(f"neighbors.{name}") for name in ("cutoffs", "items", "weights")]
-        neighbors = None if of_neighbors[0] is None else NeighborTable(*of_neighbors)
+        columns = {name: arrays.pop(name) for name in ("items", "behaviors", "times")}
+        num_items, num_behaviors = settings.pop("num_items"), settings.pop("num_behaviors")
+        events = RecentEvents(**columns, num_items=num_items, num_behaviors=num_behaviors)
+        of_neighbors = {name.removeprefix("neighbors."): array for name, array in arrays.items()}
+        neighbors = NeighborTable(**of_neighbors) if of_neighbors else None
         return cls(events, neighbors, **{**settings, "windows": tuple(settings["windows"])})
 
 

@@ -181,8 +181,10 @@ class _Request:
 
     def _distances_to(self, last: Tensor, rows: Tensor) -> Tensor:
         """Return how far these rows' items are from the last codes that `last` `[items]` gives them, `[rows]`."""
-        chunks = rows.split(ROWS_PER_CHUNK)
-        return torch.cat([self.distances(chunk).gather(1, last[chunk, None]).flatten() for chunk in chunks])
+        found = torch.empty(len(rows))
+        for chunk, part in zip(rows.split(ROWS_PER_CHUNK), found.split(ROWS_PER_CHUNK), strict=True):
+            part[:] = self.distances(chunk).gather(1, last[chunk, None]).flatten()
+        return found
 
     def _take_turns(self, last: Tensor, movers: Tensor, chunk: Tensor) -> None:
         """Fill in `last` for the movers of the prefixes `chunk`, who choose in their order."""
@@ -273,7 +275,11 @@ def _room_below(prefixes: Tensor, in_use: Tensor, sizes: Sequence[int]) -> tuple
     """
     level = prefixes.shape[1]
     if level == 0:
-        places, neighbours, num_places = torch.zeros(len(prefixes), dtype=torch.long), torch.zeros(len(in_use)).long(), 1
+        places, neighbours, num_places = (
+            torch.zeros(len(prefixes), dtype=torch.long),
+            torch.zeros(len(in_use)).long(),
+            1,
+        )
     else:
         index = CodeIndex(prefixes, sizes[:level])
         places, neighbours, num_places = index.numbers, index.find(in_use[:, :level]), len(index.first_rows)

@@ -54,28 +54,30 @@ def residual_codes(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     books = torch.cat([codebooks[0] - origin, *codebooks[1:]])
     table = 2 * books @ books.T
     bias = table.diagonal() / 2 + 2 * books @ origin
-    chunks = []
-    for chunk in vectors.split(VECTORS_PER_CHUNK):
+    # Made before the loop: results kept between its passing matrices would hold on to the memory around them.
+    codes = torch.empty(len(vectors), len(codebooks), dtype=torch.long, device=books.device)
+    parts = zip(vectors.split(VECTORS_PER_CHUNK), codes.split(VECTORS_PER_CHUNK), strict=True)
+    for chunk, part in parts:
         distances = torch.addmm(bias, chunk.to(books), books.T, alpha=-2)
-        chunks.append(_descend(distances, table, [len(codebook) for codebook in codebooks]))
-    return torch.cat(chunks)
+        _descend(distances, table, [len(codebook) for codebook in codebooks], part)
+    return codes
 
 
-def _descend(distances: Tensor, table: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Return codes, `[vectors, levels]`.
+def _descend(distances: Tensor, table: Tensor, sizes: Sequence[int], codes: Tensor) -> None:
+    """Fill in codes level by level.
 
     Args:
         distances: From the vectors, as if no level came before, to the codes of all levels side by side,
             `[vectors, codes]`, up to a constant of each vector; changed in place.
         table: How much further away each code is once another was chosen before it, `[codes, codes]`.
         sizes: Codes per level.
+        codes: `[vectors, levels]`; filled in.
     """
-    codes, start = [], 0
-    for size in sizes:
-        codes.append(distances[:, start : start + size].min(dim=1).indices)
-        chosen, start = start + codes[-1], start + size
+    start = 0
+    for level, size in enumerate(sizes):
+        codes[:, level] = distances[:, start : start + size].min(dim=1).indices
+        chosen, start = start + codes[:, level], start + size
         distances[:, start:] += table[:, start:][chosen]
-    return torch.stack(codes, dim=1)
 
 
 def reconstruct(codes: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
@@ -111,9 +113,7 @@ def kmeans(vectors: Tensor, num_codes: int, generator: torch.Generator, num_iter
     return centres
 
 
-def spread_start(
-    vectors: Tensor, num_codes: int, generator: torch.Generator, num_candidates: int = 1
-) -> Tensor:
+def spread_start(vectors: Tensor, num_codes: int, generator: torch.Generator, num_candidates: int = 1) -> Tensor:
     """Draw k-means++ starting centres: one after the other, with odds proportional to the distance to those before.
 
     Args:

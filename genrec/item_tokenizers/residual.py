@@ -56,8 +56,11 @@ class ResidualTokenizer(ItemTokenizer):
 
     @torch.no_grad()
     def _errors(self, inputs: Tensor, codes: Tensor) -> Tensor:
-        parts = zip(inputs.split(VECTORS_PER_CHUNK), codes.split(VECTORS_PER_CHUNK), strict=True)
-        return torch.cat([self._errors_of(vectors, part) for vectors, part in parts])
+        errors = torch.empty(len(inputs), 2)
+        for start in range(0, len(inputs), VECTORS_PER_CHUNK):
+            part = slice(start, start + VECTORS_PER_CHUNK)
+            errors[part] = self._errors_of(inputs[part], codes[part])
+        return errors
 
     def _errors_of(self, vectors: Tensor, codes: Tensor) -> Tensor:
         lost = vectors - self._unproject(reconstruct(codes, self.codebooks))

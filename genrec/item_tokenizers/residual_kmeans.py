@@ -112,9 +112,10 @@ class Residuals:
 
     def nearest(self, centres: Tensor) -> tuple[Tensor, Tensor]:
         """Return each row's nearest centre, `[vectors]`, and the squared distance to it, `[vectors]`."""
-        found = [(codes, lengths) for _, codes, lengths in self._nearest(centres)]
-        codes, lengths = zip(*found, strict=True)
-        return torch.cat(codes), torch.cat(lengths)
+        codes, lengths = self._room_for_codes()
+        for part, chunk_codes, chunk_lengths in self._nearest(centres):
+            codes[part], lengths[part] = chunk_codes, chunk_lengths
+        return codes, lengths
 
     def cluster(self, centres: Tensor, num_iterations: int) -> Tensor:
         """Return centres, `[centres, dim]`, after Lloyd's iterations.
@@ -122,15 +123,15 @@ class Residuals:
         A centre that describes hardly anything moves and splits one that describes much. Without that, k-means of
         what is left over at deep levels, which is much like noise, ends with one centre for nearly all vectors.
         """
+        codes, lengths = self._room_for_codes()
         for remaining in reversed(range(num_iterations)):
-            sums, codes, lengths = torch.zeros_like(centres), [], []
+            sums = torch.zeros_like(centres)
             for part, chunk_codes, chunk_lengths in self._nearest(centres):
                 sums += sums_by_code(self.vectors[part].float(), chunk_codes, len(centres))
-                codes.append(chunk_codes)
-                lengths.append(chunk_lengths)
-            counts, centres = self._means(sums, torch.cat(codes))
+                codes[part], lengths[part] = chunk_codes, chunk_lengths
+            counts, centres = self._means(sums, codes)
             share = IDLE_RATE * len(self.vectors) / len(centres) if remaining >= SETTLING_ITERATIONS else 0.0
-            errors = sums_by_code(torch.cat(lengths)[:, None], torch.cat(codes), len(centres)).flatten()
+            errors = sums_by_code(lengths[:, None], codes, len(centres)).flatten()
             _split(centres, counts, errors, counts < max(1.0, share))
         return centres
 
@@ -139,6 +140,10 @@ class Residuals:
         parts = zip(self.vectors.split(VECTORS_PER_CHUNK), codes.split(VECTORS_PER_CHUNK), strict=True)
         sums = torch.stack([sums_by_code(chunk.float(), part, num_codes) for chunk, part in parts]).sum(dim=0)
         return self._means(sums, codes)[1]
+
+    def _room_for_codes(self) -> tuple[Tensor, Tensor]:
+        """Return where to write each row's code and squared length, `[vectors]` each."""
+        return torch.empty_like(self.lengths, dtype=torch.long), torch.empty_like(self.lengths)
 
     def _nearest(self, centres: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield chunks of rows with their nearest centres and the squared distances to these."""

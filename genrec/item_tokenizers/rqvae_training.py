@@ -71,7 +71,7 @@ class CodebookCare:
     def observe(self, residuals: Sequence[Tensor], codes: Sequence[Tensor]) -> None:
         """Count a batch's codes and, with EMA, move each code towards the mean of its residuals."""
         for level, (residual, chosen) in enumerate(zip(residuals, codes, strict=True)):
-            # Products with members' rows are repeatable and need nothing from the host, unlike `bincount`, `index_add_`.
+            # A product is repeatable and asks nothing of the host, unlike `index_add_` and `bincount` on CUDA.
             every_code = torch.arange(len(self.seen[level]), device=chosen.device)
             is_member = (chosen == every_code[:, None]).to(residual.dtype)  # [codes, batch]
             counts = is_member.sum(dim=1)

@@ -89,7 +89,7 @@ def test_lengths_of_a_prepared_log(tmp_path, monkeypatch):
 
 def test_packed_batches_are_compared_with_padded_ones():
     results = Results(QUICK)
-    train.compare_packing(results, np.array([1, 2, 9, 30, 4, 4, 11, 2, 3, 1, 6, 2]))
+    train.compare_packing(results, np.array([1, 2, 9, 30, 4, 4, 11, 2, 3, 1, 6, 2] * 2))
     padding = {row["name"]: row["tokens_per_real_token"] for row in results.rows if row["table"] == "padding"}
     assert padding["padded"] > padding["buckets"] > padding["packed"] >= 1
     assert {"train/buckets", "train/packing"} <= results.ratios.keys()

@@ -123,6 +123,13 @@ def test_generate_takes_it_as_its_own_search():
     only_two = torch.arange(50) < 2
     few = model.generate(**prompts, **settings, allowed_items=only_two, return_dict_in_generate=True)
     assert [len(row) for row in read(few, 3)] == [2, 2]
+    of_each = torch.stack([only_two, ~only_two])
+    filtered = model.generate(**prompts, **settings, allowed_items=of_each, return_dict_in_generate=True)
+    expected = constrained_beam_search(
+        model, **prompts, trie=trie, num_beams=6, num_return_sequences=3, allowed_items=of_each
+    )
+    assert filtered.sequences.equal(expected.sequences)
+    assert filtered.sequences_scores.equal(expected.sequences_scores)
 
 
 def test_the_plain_block_searches_as_qwen3_generates():
@@ -190,6 +197,44 @@ def test_top_in_order_sorts_like_python():
     for row, chosen in zip(scores.tolist(), top_in_order(scores, 5).tolist()):
         expected = sorted(range(12), key=lambda column: (-row[column], column))[:5]
         assert chosen == sorted(expected)
+
+
+def test_a_history_longer_than_the_model_reads_is_refused():
+    model, catalog = tiny_model(max_history_items=4), random_catalog(20)
+    trie = ItemTrie(catalog, model.config.vocab_size)
+    found = constrained_beam_search(model, **random_prompts(catalog, [4, 1]), trie=trie)
+    assert found.sequences_scores.isfinite().all()
+    with pytest.raises(ValueError, match="has 5 items but the model reads 4 .*Pass `max_history_items`"):
+        constrained_beam_search(model, **random_prompts(catalog, [1, 5]), trie=trie)
+
+
+def test_a_beam_wider_than_the_catalog_gives_the_catalog():
+    model, catalog = tiny_model(), random_catalog(3)
+    prompts, trie = random_prompts(catalog, [2, 0]), ItemTrie(catalog, model.config.vocab_size)
+    output = constrained_beam_search(model, **prompts, trie=trie, num_beams=9, num_return_sequences=9)
+    assert [set(row) for row in read(output, 9)] == [{tuple(item) for item in catalog.tolist()}] * 2
+    assert output.sequences_scores.isneginf().unflatten(0, (2, 9)).sum(dim=1).tolist() == [6, 6]
+    assert output.sequences.unflatten(0, (2, 9))[:, 3:, -3:].eq(0).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_filter_that_forbids_everything_gives_nothing(rows: int):
+    model, catalog = tiny_model(), random_catalog(20)
+    prompts, trie = random_prompts(catalog, [2, 0]), ItemTrie(catalog, model.config.vocab_size)
+    allowed = torch.zeros((20,) if rows == 1 else (2, 20), dtype=torch.bool)
+    output = constrained_beam_search(
+        model, **prompts, trie=trie, allowed_items=allowed, num_beams=4, num_return_sequences=4
+    )
+    assert read(output, 4) == [{}, {}]
+    assert output.sequences[:, -3:].eq(0).all()
+
+
+def test_session_wise_models_need_sessions():
+    model, catalog = tiny_model(session_wise=True), random_catalog(20)
+    prompts = random_prompts(catalog, [2])
+    del prompts["session_ids"]
+    with pytest.raises(ValueError, match="A session-wise model needs `session_ids`"):
+        constrained_beam_search(model, **prompts, trie=ItemTrie(catalog, model.config.vocab_size))
 
 
 def test_bad_input_is_refused():

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -73,6 +74,49 @@ def test_chunks_of_prefixes_and_rows_change_nothing(monkeypatch):
     monkeypatch.setattr(collisions, "ROWS_PER_CHUNK", 3)
     assert not torch.equal(whole, raw)
     assert torch.equal(repair_codes(raw, [8, 40], costs)[0], whole)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_turns_taken_together_equal_turns_taken_one_by_one(seed):
+    """Many items of few prefixes, with distances that often tie."""
+    sizes = [2, 40]
+    raw = torch.stack([torch.randint(2, (70,), generator=generator(seed)), torch.zeros(70, dtype=torch.long)], dim=1)
+    distances = torch.randint(6, (70, 40), generator=generator(seed)).float()
+
+    def costs(rows, codes, level):
+        return distances[rows]
+
+    assert repair_codes(raw, sizes, costs)[0].tolist() == naive_repair(raw, costs, 40)
+
+
+def naive_walk(raw, taken, sizes, costs):
+    """One new item after the other, from the first level down, with a plain set of the codes in use."""
+    in_use, placed = {tuple(code) for code in taken.tolist()}, []
+    for row in range(len(raw)):
+        code = []
+        for level, size in enumerate(sizes):
+            below = math.prod(sizes[level + 1 :])
+            open_codes = [
+                last for last in range(size) if sum(used[: level + 1] == (*code, last) for used in in_use) < below
+            ]
+            known = torch.tensor([[*code, *[0] * (len(sizes) - level)]])
+            distance = costs(torch.tensor([row]), known, level)[0].tolist()
+            code.append(min(open_codes, key=lambda last: distance[last]))
+        in_use.add(tuple(code))
+        placed.append(code)
+    return placed
+
+
+@pytest.mark.parametrize("rows_per_chunk", [2, 1000])
+def test_many_items_of_full_prefixes_walk_down_as_one_by_one(rows_per_chunk, monkeypatch):
+    monkeypatch.setattr(collisions, "ROWS_PER_CHUNK", rows_per_chunk)
+    sizes = [3, 3, 4]
+    _, costs = problem(14, sizes=sizes)
+    full = torch.tensor([[0, 0, last] for last in range(4)])  # everyone asks for the full prefix (0, 0)
+    others = torch.tensor([[1, 0, 0], [1, 0, 1], [1, 0, 2], [2, 2, 3]])
+    taken = torch.cat([full, others])
+    raw = torch.zeros(14, 3, dtype=torch.long)
+    assert place_codes(raw, taken, sizes, costs).tolist() == naive_walk(raw, taken, sizes, costs)
 
 
 def test_the_order_of_items_does_not_matter():

@@ -10,6 +10,7 @@ from genrec.item_tokenizers.quantizers import (
     reconstruct,
     residual_codes,
     sinkhorn_codes,
+    spread_start,
     squared_distances,
 )
 
@@ -44,6 +45,34 @@ def test_residual_codes_describe_what_is_left_over():
     codes = residual_codes(vectors, codebooks)
     assert codes.tolist() == [[1, 0], [0, 1], [1, 1]]
     assert reconstruct(codes, codebooks).tolist() == [[11.0, 10.0], [0.0, 1.0], [10.0, 11.0]]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_look_ups_equal_residuals_that_are_written_out(offset, monkeypatch):
+    vectors = offset + torch.randn(200, 6, generator=generator())
+    codebooks = [
+        scale * torch.randn(size, 6, generator=generator(size)) for scale, size in ((1, 5), (0.6, 7), (0.3, 4))
+    ]
+    codebooks[0] = codebooks[0] + offset
+    residual, expected = vectors, []
+    for codebook in codebooks:
+        expected.append((residual[:, None] - codebook[None]).square().sum(dim=2).argmin(dim=1))
+        residual = residual - codebook[expected[-1]]
+    monkeypatch.setattr("genrec.item_tokenizers.quantizers.VECTORS_PER_CHUNK", 64)
+    assert torch.equal(residual_codes(vectors, codebooks), torch.stack(expected, dim=1))
+    assert torch.equal(residual_codes(vectors.double(), codebooks), torch.stack(expected, dim=1))
+
+
+def test_more_candidates_start_closer_to_the_vectors():
+    vectors = torch.randn(400, 3, generator=generator())
+
+    def error(num_candidates):
+        starts = [spread_start(vectors, 20, generator(seed), num_candidates) for seed in range(5)]
+        return sum(float(squared_distances(vectors, start).min(dim=1).values.sum()) for start in starts)
+
+    assert error(6) < error(1)
+    assert len(spread_start(vectors, 400, generator(), 6).unique(dim=0)) == 400
+    assert spread_start(torch.ones(3, 2), 2, generator(), 4).tolist() == [[1.0, 1.0]] * 2
 
 
 def test_kmeans_finds_separate_clusters():

@@ -1,8 +1,10 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from genrec.item_tokenizers import RQKMeansTokenizer
+from genrec.item_tokenizers import RQKMeansTokenizer, RQVAETokenizer
 from genrec.item_tokenizers.residual import check_vectors
 
 IDS = np.array(["a", "b", "c"], dtype=object)
@@ -14,6 +16,46 @@ def test_vectors_are_taken_without_a_copy():
     assert check_vectors(torch.ones(3, 2, dtype=torch.float64), IDS).dtype == torch.float32
     assert check_vectors(torch.ones(3, 2, dtype=torch.bfloat16), IDS).tolist() == [[1, 1]] * 3
     assert check_vectors([[1, 2], [3, 4], [5, 6]], IDS).tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_half_precision_and_memory_maps_stay_as_they_are(tmp_path):
+    half = np.ones((3, 2), dtype=np.float16)
+    assert np.shares_memory(check_vectors(half, IDS).numpy(), half)
+    for dtype in (torch.float16, torch.bfloat16):
+        tensor = torch.ones(3, 2, dtype=dtype)
+        assert check_vectors(tensor, IDS).data_ptr() == tensor.data_ptr()
+    for dtype in (np.float16, np.float32):
+        path = tmp_path / f"{np.dtype(dtype)}.npy"
+        np.save(path, np.ones((3, 2), dtype=dtype))
+        mapped = np.load(path, mmap_mode="r")
+        with warnings.catch_warnings(action="error"):
+            assert np.shares_memory(check_vectors(mapped, IDS).numpy(), mapped)
+
+
+@pytest.mark.parametrize("half", [np.float16, torch.float16, torch.bfloat16])
+def test_half_precision_is_checked_too(half):
+    def make(rows):
+        return np.array(rows, dtype=half) if half is np.float16 else torch.tensor(rows, dtype=half)
+
+    with pytest.raises(ValueError, match=r"row 1 \(item 'b'\) has inf in column 0"):
+        check_vectors(make([[0.0], [np.inf], [0.0]]), IDS)
+    with pytest.raises(ValueError, match="got 2 rows for 3 items"):
+        check_vectors(make([[0.0], [0.0]]), IDS)
+    with pytest.raises(ValueError, match="shape"):
+        check_vectors(make([0.0, 0.0, 0.0]), IDS)
+    with pytest.raises(ValueError, match="shape"):
+        check_vectors(make([[], [], []]), IDS)
+
+
+@pytest.mark.parametrize("tokenizer", [RQKMeansTokenizer([4, 16]), RQVAETokenizer([4, 16], num_steps=8)])
+def test_half_precision_vectors_get_the_codes_of_their_values(tokenizer):
+    vectors = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)).half()
+    codes = tokenizer.fit(vectors, range(60), "view,buy").codes
+    error = tokenizer.report().reconstruction_error
+    assert torch.equal(tokenizer.fit(vectors.float(), range(60), "view,buy").codes, codes)
+    assert tokenizer.report().reconstruction_error == pytest.approx(error)
+    tokenizer.add_items(["new"], vectors[:1].numpy())
+    assert len(tokenizer.codes.unique(dim=0)) == 61
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +65,54 @@ def test_equal_vectors_get_different_codes():
 def test_a_codebook_larger_than_the_catalog_is_refused():
     with pytest.raises(ValueError, match=r'asks for 256 codes at level 0 and there are 200 items.*"auto"'):
         fit(codebook_sizes=[256, 256])
+
+
+def test_all_vectors_may_be_learned_from():
+    everything = fit(codebook_sizes=[4, 16], max_vectors_per_code=None)
+    assert torch.allclose(everything.center, vectors_of(200).mean(dim=0))
+    assert torch.equal(everything.codes, fit(codebook_sizes=[4, 16], max_vectors_per_code=13).codes)
+
+
+def test_the_device_may_be_named():
+    named = fit(codebook_sizes=[4, 16], device="cpu")
+    assert named.codebooks[0].device.type == "cpu"
+    assert named.settings["device"] == "cpu"
+    assert len(named.codes.unique(dim=0)) == 200
+
+
+@pytest.mark.parametrize("settings", [{"num_iterations": 0}, {"max_vectors_per_code": 0}])
+def test_settings_that_cannot_be_are_refused(settings):
+    with pytest.raises(ValueError, match=r"must be at least 1 \(or None, for all vectors\), got"):
+        RQKMeansTokenizer(**settings)
+
+
+MEASURE = """
+import resource, numpy as np, torch
+from genrec.item_tokenizers import RQKMeansTokenizer
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+RQKMeansTokenizer([4, 16]).fit(torch.randn(200, 768), range(200), "view,buy")
+rng, vectors = np.random.default_rng(0), np.empty((NUM_ITEMS, 768), dtype=np.float32)
+for start in range(0, NUM_ITEMS, 10_000):
+    centre = rng.normal(size=(50, 768))[rng.integers(50, size=10_000)]
+    vectors[start : start + 10_000] = centre + rng.normal(size=(10_000, 768))
+before = peak()
+RQKMeansTokenizer([256] * 4, num_iterations=4).fit(vectors, np.arange(NUM_ITEMS), "view,buy")
+print(before, peak())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak in Linux's unit")
+def test_fitting_needs_less_than_a_gigabyte_beside_the_vectors():
+    """200,000 vectors, 0.6 GB: the sample of 256 vectors per code, the largest thing made, is whole already."""
+    script = MEASURE.replace("NUM_ITEMS", "200_000")
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    before, after = map(float, run.stdout.split()[-2:])
+    assert before > 600
+    assert after - before < 700
 
 
 def test_a_new_item_gets_the_freed_code_of_its_twin():

@@ -3,6 +3,7 @@ import logging
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from genrec.item_tokenizers import RQVAETokenizer
 from genrec.item_tokenizers.rqvae_network import Balancing, RQVAENetwork
@@ -92,6 +93,55 @@ def test_the_loss_falls():
     trainer.train()
     assert len(trainer.losses) == 120
     assert sum(trainer.losses[-10:]) < 0.7 * sum(trainer.losses[:10])
+
+
+WAITING = {"_local_scalar_dense", "nonzero", "bincount", "equal", "_unique2", "masked_select"}
+
+
+class CallsThatWait(TorchDispatchMode):
+    """Notes the operations whose result a CUDA device would have to tell the host before it could go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found |= {func.overloadpacket.__name__} & WAITING
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("settings", [{"codebook_update": "ema"}, {"codebook_update": "gradient"}])
+@pytest.mark.parametrize("sinkhorn_levels", [[], [0, 1]])
+def test_no_step_waits_for_the_host(settings, sinkhorn_levels):
+    trainer = trainer_of(sinkhorn_levels=sinkhorn_levels, warmup_rate=0.5, num_steps=4, **settings)
+    trainer.train()
+    for group in trainer.optimizer.param_groups:
+        group["foreach"] = True  # as on a CUDA device
+    with CallsThatWait() as calls:
+        for _ in range(2):
+            trainer.step(trainer.draw(64))
+    # AdamW counts its steps on the host, so that reading its counter waits for nothing.
+    assert calls.found <= {"_local_scalar_dense"}
+    with CallsThatWait() as calls:
+        trainer._quantized_loss(trainer.draw(64), trainer.network.encode(trainer.draw(64)))
+    assert calls.found == set()
+    assert len(trainer.losses) == 6
+
+
+def test_vectors_lie_where_the_network_is():
+    trainer = trainer_of()
+    assert trainer.vectors.device == trainer.network.mean.device
+    assert trainer.draw(5).shape == (5, 10)
+    assert trainer.losses == []
+
+
+def test_large_catalogs_are_normalised_in_chunks(monkeypatch):
+    vectors, network = 3 + 2 * vectors_of(), RQVAENetwork(10, [], 10, [2])
+    network.normalize_like(vectors)
+    whole = network.mean.clone(), network.scale.clone()
+    monkeypatch.setattr("genrec.item_tokenizers.rqvae_network.VECTORS_PER_CHUNK", 7)
+    network.normalize_like(vectors)
+    torch.testing.assert_close((network.mean, network.scale), whole)
 
 
 def test_residuals_and_codes_of_the_network_are_those_of_residual_quantisation():

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 SCRIPT = """
+import json
 import sys
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from genrec.models.gamer import GamerConfig, GamerForCausalLM
 from genrec.training import GenRecTrainer, GenRecTrainingArguments
 from genrec.training.samples import HistoryDataset
 
-output_dir, per_device_batch = sys.argv[1], int(sys.argv[2])
+output_dir, per_device_batch, settings = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 generator = np.random.default_rng(0)
 lists = [
     [(int(item), "view") for item in generator.integers(16, size=generator.integers(1, 12))] for _ in range(97)
@@ -34,7 +35,7 @@ model = GamerForCausalLM(
 args = GenRecTrainingArguments(
     output_dir=output_dir, selection_metric="loss", per_device_train_batch_size=per_device_batch,
     per_device_eval_batch_size=per_device_batch, max_steps=20, learning_rate=5e-3, logging_steps=1,
-    max_seconds=1000, use_cpu=True, disable_tqdm=True,
+    max_seconds=1000, use_cpu=True, disable_tqdm=True, **settings,
 )
 validation = HistoryDataset(histories.select(np.arange(21)), num_targets=1)
 queries = Queries(histories.select(np.arange(13)), histories.select(np.arange(13, 26)))
@@ -45,12 +46,12 @@ trainer.accelerator.end_training()
 """
 
 
-def launch_two(script, output) -> None:
+def launch_two(script, output, settings: str) -> None:
     # `accelerate launch --cpu` starts one process whatever the number asked for; `--multi_gpu` starts them all, and the
     # script's own `use_cpu` keeps them off any GPU.
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
     command += ["--num_processes", "2", "--main_process_port", "0", "--mixed_precision", "no"]
-    command += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", str(script), str(output), "8"]
+    command += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", str(script), str(output), "8", settings]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
@@ -61,11 +62,12 @@ def curves(output) -> list[list[float]]:
     return [[record[name] for record in records if name in record] for name in names]
 
 
-def test_two_processes_give_the_losses_of_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("settings", ["{}", '{"packing": true, "max_tokens_per_micro_batch": 330}'])
+def test_two_processes_give_the_losses_of_one(tmp_path, monkeypatch, settings):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    launch_two(script, tmp_path / "two")
-    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "one"), "16"])
+    launch_two(script, tmp_path / "two", settings)
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "one"), "16", settings])
     runpy.run_path(str(script))
     alone, together = curves(tmp_path / "one"), curves(tmp_path / "two")
     assert [len(curve) for curve in alone] == [20, 3, 3]

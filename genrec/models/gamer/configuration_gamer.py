@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
+PAD = 0
 FIRST_BEHAVIOR = 2  # token ids 0 and 1 pad and mask
 NUM_NEIGHBOR_FEATURES = 5
 
@@ -42,6 +43,8 @@ class GamerConfig(Qwen3Config):
         neighbor_head: Whether a pointer over the neighbors of the user's items is mixed in.
         mixture: `"item"` mixes probabilities of whole items, `"level"` has a gate at each level.
         softmax_loss_weight: Weight of the softmax's own loss beside the mixture's.
+        query_weighted_loss: Whether, with a mixture, each (session, behavior) of a user counts once in the loss, as in
+            evaluation, however many items it holds.
         pointer_dim: Width of the pointers' inner layer.
         time_context: Whether behavior tokens carry the hour and weekday of their session and the time since the last.
         trend_windows: The windows that recent events are counted in, seconds.
@@ -88,6 +91,7 @@ class GamerConfig(Qwen3Config):
     neighbor_head: bool = False
     mixture: str = "item"
     softmax_loss_weight: float | int = 0.0
+    query_weighted_loss: bool = False
     pointer_dim: int = 32
     time_context: bool = False
     trend_windows: list[int] = dataclasses.field(default_factory=lambda: [21_600, 86_400, 259_200, 1_209_600])

@@ -121,6 +121,18 @@ def query_times(history: ItemHistory, queries: ItemQueries) -> Tensor:
     return torch.where(in_session, history.times[queries.rows], NEVER).amin(dim=1)
 
 
+def query_weights(history: ItemHistory, queries: ItemQueries) -> Tensor:
+    """Return weights that let each (session, behavior) of a user count once, however many items it holds `[queries]`.
+
+    That is how evaluation counts: a long session of one behavior is one record. The weights' mean is 1.
+    """
+    same = (history.order[:, :, None] == history.order[:, None]) & (
+        history.behaviors[:, :, None] == history.behaviors[:, None]
+    )
+    weights = 1 / same.sum(dim=2)[queries.rows, queries.places]
+    return weights * (len(weights) / weights.sum())
+
+
 def num_history_features(config: GamerConfig) -> int:
     """Return how many features `history_features` gives."""
     return 9 + 2 * config.num_behaviors

@@ -26,11 +26,11 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .attention import CrossLevelAttention, Rotary, SelfAttention
 from .behavior_masks import MASKS, build_mask, sees_lower_level, within_segments
-from .configuration_gamer import FIRST_BEHAVIOR, GamerConfig
+from .configuration_gamer import FIRST_BEHAVIOR, PAD, GamerConfig
 from .experts import GamerMLP, PositionExperts
 from .fused_ops import RMSNorm
 from .generating import GamerGenerationMixin, default_generation_config
-from .item_history import ItemHistory, ItemQueries, read_item_history
+from .item_history import ItemHistory, ItemQueries, query_weights, read_item_history
 from .loss import IGNORED_LABEL, next_token_loss
 from .mixture import CandidatePointer, Candidates, MixtureHead, as_candidates, log_likelihoods
 from .time_context import TimeContext
@@ -426,9 +426,9 @@ class GamerForCausalLM(GamerPreTrainedModel, GamerGenerationMixin):
             **kwargs,
         )
         candidates = as_candidates(trend_tokens, trend_features), as_candidates(neighbor_tokens, neighbor_features)
-        if self.mixture is not None and item_history is None:
-            item_history = self._read_items(input_ids, session_ids, event_times, past_key_values)
-        if self.mixture is not None and labels is not None:
+        if self.mixture is not None:
+            item_history = item_history or self._read_items(input_ids, session_ids, event_times, past_key_values)
+        if item_history is not None and labels is not None:
             loss = self._mixture_loss(
                 outputs.last_hidden_state, labels, item_history, candidates, temperature, **kwargs
             )
@@ -446,7 +446,7 @@ class GamerForCausalLM(GamerPreTrainedModel, GamerGenerationMixin):
             logits = self.lm_head(hidden_states)
             if self.config.softmax == "level":
                 logits = self._forbid_other_levels(logits, token_places(self.config, input_ids[:, kept]))
-            if self.mixture is not None:
+            if item_history is not None:
                 logits = self._mixed(logits, outputs.last_hidden_state, item_history, candidates, past_key_values)
         return CausalLMOutputWithPast(
             loss=token_loss,
@@ -475,7 +475,8 @@ class GamerForCausalLM(GamerPreTrainedModel, GamerGenerationMixin):
         cache: Cache | None,
     ) -> Tensor:
         """Replace the last item's logits, as far as they are among the last ones given, by the logs of the mixture."""
-        written = int((history.tokens[:, -1] != self.config.pad_token_id).sum(dim=1).amax())
+        assert self.mixture is not None
+        written = int(torch.ne(history.tokens[:, -1], PAD).sum(dim=1).amax())
         states = self._last_states(hidden_states, written, cache)[:, : self.config.num_levels]
         after_codes = written - states.shape[1]  # 1 if the item is complete and a behavior follows
         of_softmax = self.lm_head(states)
@@ -507,6 +508,7 @@ class GamerForCausalLM(GamerPreTrainedModel, GamerGenerationMixin):
         **_: Any,
     ) -> Tensor:
         """Return the mean negative log-likelihood of the labelled codes under the mixture."""
+        assert self.mixture is not None
         per_item = self.config.tokens_per_item
         labels = torch.nn.functional.pad(labels, (hidden_states.shape[1] - labels.shape[1], 0), value=IGNORED_LABEL)
         codes = labels.unflatten(1, (-1, per_item))[..., 1:]
@@ -519,9 +521,12 @@ class GamerForCausalLM(GamerPreTrainedModel, GamerGenerationMixin):
         of_softmax = (logits / temperature).float().log_softmax(dim=2).gather(2, codes[..., None])[..., 0]
         queries = ItemQueries(rows, places)
         components = self.mixture.components(states, history, queries, self.model.embed_tokens.weight, *candidates)
-        loss = -log_likelihoods(components, codes, of_softmax).sum()
+        likelihoods = log_likelihoods(components, codes, of_softmax)
         if self.config.softmax_loss_weight:
-            loss = loss - self.config.softmax_loss_weight * of_softmax.sum()
+            likelihoods = likelihoods + self.config.softmax_loss_weight * of_softmax
+        if self.config.query_weighted_loss:
+            likelihoods = likelihoods * query_weights(history, queries)[:, None]
+        loss = -likelihoods.sum()
         return loss / (codes.numel() if num_items_in_batch is None else num_items_in_batch)
 
     def _forbid_other_levels(self, logits: Tensor, places: Tensor) -> Tensor:
