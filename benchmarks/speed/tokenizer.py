@@ -186,7 +186,7 @@ def _rqvae_epoch(results: Results, num_items: int, dim: int, repeats: int) -> No
         repeats=3 * repeats,
         max_seconds=60,
         check=check,
-        ratio=None,
+        ratio=f"tokenizer/rqvae_dataloader@{num_items}",
     )
 
 

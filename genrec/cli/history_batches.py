@@ -14,6 +14,7 @@ from genrec.data.readers import INTEGER_PATTERN, Source, open_source
 
 MEMORY_LIMIT = "1GB"
 ROWS_PER_READ = 10_000
+ROW, FIRST_ROW = "genrec_row", "genrec_first_row"  # no column of a log has these names
 USER = "CAST(user_id AS VARCHAR)"
 
 
@@ -60,7 +61,7 @@ def open_history_batches(path: Path, users: Sequence[str], users_per_batch: int)
             database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET threads = 1; SET enable_progress_bar = false")
             _copy(database, path, source)
             _keep_users(database, users)
-            ((num_users,),) = database.execute("SELECT count(DISTINCT first_row) FROM histories").fetchall()
+            ((num_users,),) = database.execute(f"SELECT count(DISTINCT {FIRST_ROW}) FROM histories").fetchall()
             yield HistoryBatches(num_users, _whole_users(database, users_per_batch))
         finally:
             database.close()
@@ -68,19 +69,21 @@ def open_history_batches(path: Path, users: Sequence[str], users_per_batch: int)
 
 def _copy(database: Any, path: Path, source: Source) -> None:
     """Fill the table `histories` with all rows, their numbers, and the number of each user's first row."""
+    import duckdb
+
     rows = _scan(path, source)
     try:
         database.register("source", rows)
-        database.execute("CREATE TABLE numbered AS SELECT *, row_number() OVER () AS row FROM source")
-    except (RuntimeError, pa.ArrowException, OSError) as error:
+        database.execute(f"CREATE TABLE numbered AS SELECT *, row_number() OVER () AS {ROW} FROM source")
+    except duckdb.Error as error:
         raise ValueError(
             f"{path} cannot be read: it is truncated, corrupt or not of the kind its name says ({error}). Write the "
             "file again."
         ) from error
     columns = [_typed(database, name, source.is_text) for name in source.column_names]
     database.execute(
-        f"CREATE TABLE histories AS SELECT {', '.join(columns)}, row, "
-        "min(row) OVER (PARTITION BY user_id) AS first_row FROM numbered"
+        f"CREATE TABLE histories AS SELECT {', '.join(columns)}, {ROW}, "
+        f"min({ROW}) OVER (PARTITION BY user_id) AS {FIRST_ROW} FROM numbered"
     )
 
 
@@ -132,7 +135,7 @@ def _keep_users(database: Any, users: Sequence[str]) -> None:
 
 def _whole_users(database: Any, users_per_batch: int) -> Iterator[dict[str, list[Any]]]:
     """Yield tables that hold all rows of `users_per_batch` users each."""
-    cursor = database.execute("SELECT * EXCLUDE (row) FROM histories ORDER BY first_row, row")
+    cursor = database.execute(f"SELECT * EXCLUDE ({ROW}) FROM histories ORDER BY {FIRST_ROW}, {ROW}")
     *names, _ = (column[0] for column in cursor.description)
     rows: list[tuple[Any, ...]] = []
     while more := cursor.fetchmany(ROWS_PER_READ):

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "genrec.generation.beam_search": ["constrained_beam_search"],
         "genrec.generation.logits_processor": ["TrieConstrainedLogitsProcessor"],
+        "genrec.generation.search_buckets": ["BucketedSearch"],
         "genrec.generation.trie": ["ItemTrie"],
     },
 )

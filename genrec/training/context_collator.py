@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from genrec.data.candidates import Asked, QueryContext
@@ -43,8 +44,10 @@ class ContextCollator(HistoryCollator):
         self.has_neighbors = has_neighbors
 
     def batch(self, events: Events, rows: Rows) -> dict[str, Tensor]:
-        """Return samples as a batch; candidates follow the labelled interactions, sample after sample."""
-        batch = super().batch(events, rows)
+        """Return samples as a batch; candidates follow the labelled interactions, row after row."""
+        order = np.argsort(rows.rows, kind="stable")  # micro-batches have rows in another order than samples
+        events, rows = events.select(order), Rows(rows.rows[order], rows.starts[order], rows.lengths)
+        batch = super().batch(_with_asked_times(events), rows)
         if self.context is None or not (self.has_trend or self.has_neighbors):
             return batch
         positions = np.arange(int(events.counts.sum())) - np.repeat(
@@ -58,6 +61,18 @@ class ContextCollator(HistoryCollator):
             self.context, asked, self.item_tokens.cpu(), has_trend=self.has_trend, has_neighbors=self.has_neighbors
         )
         return batch | {name: tensor.to(device) for name, tensor in candidates.items()}
+
+
+def _with_asked_times(events: Events) -> Events:
+    """Let each session begin when it began, even if the first interaction that is left of it came later.
+
+    The model reads off a session's first interaction when the session was asked about.
+    """
+    columns = events.columns
+    begins = torch.ones_like(columns["sessions"], dtype=torch.bool)
+    begins[1:] = columns["sessions"][1:] != columns["sessions"][:-1]
+    begins[torch.from_numpy(np.cumsum(events.counts) - events.counts)] = True
+    return events._replace(columns={**columns, "times": torch.where(begins, columns["session_times"], columns["times"])})
 
 
 def reads_times(config: Any) -> bool:

@@ -108,9 +108,10 @@ def test_an_empty_table_has_no_users(tmp_path):
     assert batches_of(path) == (0, [{"user_id": [], "item_id": [], "behavior": []}])
 
 
-def test_a_broken_file_is_named(tmp_path):
+@pytest.mark.parametrize("rows_before", [1, 200_000])
+def test_a_broken_file_is_named(tmp_path, rows_before):
     path = tmp_path / "histories.csv"
-    path.write_text("user_id,item_id,behavior\n1,2,view\n1,2,view,what\n")
+    path.write_text("user_id,item_id,behavior\n" + "1,2,view\n" * rows_before + "1,2,view,what\n")
     with pytest.raises(ValueError, match=r"histories.csv cannot be read: it is truncated, corrupt"):
         batches_of(path)
     with pytest.raises(FileNotFoundError):

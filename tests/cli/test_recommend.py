@@ -61,6 +61,14 @@ def test_a_long_table_is_answered_in_batches_of_users(finished, genrec, tmp_path
     assert found == whole
 
 
+def test_only_the_first_users_are_printed(finished, genrec, tmp_path):
+    path = tmp_path / "histories.csv"
+    path.write_text("user_id,item_id,behavior\n" + "".join(f"u{row},{1 + row % 25},view\n" for row in range(23)))
+    lines = genrec("recommend", finished.run / "checkpoint", path, "-k", 1).stdout.splitlines()
+    assert [line for line in lines if line.startswith("user")] == [f"user u{row}" for row in range(20)]
+    assert lines[-1] == "... and 3 more users; write them all with `--output FILE`."
+
+
 def test_an_empty_table_gives_an_empty_table(finished, genrec, tmp_path):
     (tmp_path / "histories.csv").write_text("user_id,item_id,behavior\n")
     arguments = ["recommend", finished.run / "checkpoint", tmp_path / "histories.csv"]

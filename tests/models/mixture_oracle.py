@@ -93,7 +93,7 @@ def random_requests(lengths: list[int], seed: int = 0) -> list[Request]:
         favorites = [ITEMS[number(18)] for _ in range(3)]
         sessions = sorted(1 + number(length) for _ in range(length))
         times = [session * 90_000 + 600 * place for place, session in enumerate(sessions)]
-        session = (sessions[-1] if sessions else 0) + 1
+        session = sessions[-1] + row % 2 if sessions else 1  # even rows ask inside the last session
         requests.append(
             Request(
                 items=[favorites[number(3)] for _ in range(length)],
@@ -127,7 +127,9 @@ def left_padded(requests: list[Request]) -> dict[str, Tensor]:
     prompts = [prompt_of(request) for request in requests]
     width = max(prompt["input_ids"].shape[1] for prompt in prompts)
     batch = {
-        name: torch.cat([torch.nn.functional.pad(prompt[name], (width - prompt[name].shape[1], 0)) for prompt in prompts])
+        name: torch.cat(
+            [torch.nn.functional.pad(prompt[name], (width - prompt[name].shape[1], 0)) for prompt in prompts]
+        )
         for name in prompts[0]
     }
     return {**batch, "attention_mask": (batch["input_ids"] != 0).long(), **candidates_of(requests)}
@@ -178,9 +180,7 @@ def visible_events(config: GamerConfig, request: Request) -> list[int]:
 def copy_features(config: GamerConfig, request: Request, event: int, visible: list[int]) -> list[float]:
     """Return what is known of an item at its latest event."""
     orders, asked = orders_of(config, request)
-    so_far = range(event + 1)
-    met = [behavior for place, behavior in enumerate(request.behaviors[: event + 1]) if place in so_far
-           and request.items[place] == request.items[event]]
+    met = [request.behaviors[other] for other in range(event + 1) if request.items[other] == request.items[event]]
     levels, asked_level = config.behavior_levels, config.behavior_levels[request.asked]
     lower = [levels[behavior] + 1 for behavior in met if levels[behavior] < asked_level]
     between = asked - orders[event] - 1
@@ -266,7 +266,9 @@ def conditionals(model: GamerForCausalLM, request: Request) -> dict[Item, list[f
     """Return P(code | prefix) at each level of every item that the codes can write."""
     request = with_first_time(request)
     of_softmax, states = softmax_conditionals(model, request)
-    pointers = [scores_of(model, name, request, states[ITEMS[0]][0]) for name in candidates_by_name(model.config, request)]
+    pointers = [
+        scores_of(model, name, request, states[ITEMS[0]][0]) for name in candidates_by_name(model.config, request)
+    ]
     logits = gate_logits(model, request, [scores for _, scores in pointers])
     pointed = [dict_of_masses(items, scores.softmax(0)) for items, scores in pointers]
     result = {}
@@ -311,7 +313,9 @@ def softmax_conditionals(
 ) -> tuple[dict[Item, list[float]], dict[Item, Tensor]]:
     """Return what the softmax alone says of each level, and the hidden states it says it from `[3, width]`."""
     prompt = prompt_of(request)
-    columns = {name: torch.cat([part, part[:, -1:].expand(1, 3)], dim=1).expand(18, -1) for name, part in prompt.items()}
+    columns = {
+        name: torch.cat([part, part[:, -1:].expand(1, 3)], dim=1).expand(18, -1) for name, part in prompt.items()
+    }
     columns["input_ids"] = torch.cat([prompt["input_ids"].expand(18, -1), torch.tensor(ITEMS)], dim=1)
     states = model.model(**columns).last_hidden_state[:, -4:-1]
     logits = model.lm_head(states)

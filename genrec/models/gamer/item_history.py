@@ -162,9 +162,10 @@ def history_features(config: GamerConfig, history: ItemHistory, queries: ItemQue
     age = (query_times(history, queries)[:, None] - history.times[queries.rows]).clamp(min=0) / SECONDS_PER_HOUR
     sessions_ago = (history.order[queries.rows, queries.places][:, None] - history.order[queries.rows] - 1).clamp(min=0)
     items_ago = visible.flip(1).cumsum(1).flip(1) - 1
-    levels = torch.tensor(config.behavior_levels, device=counts.device)
+    # Made on the device: a captured graph cannot copy from the host.
+    levels = torch.stack([counts.new_full((), level) for level in config.behavior_levels])
     asked_levels = levels[asked_behaviors][:, None, None]
-    reached = torch.where(met & (levels < asked_levels), levels + 1, 0).amax(dim=2) / (levels.max() + 1)
+    reached = torch.where(met & (levels < asked_levels), levels + 1, 0).amax(dim=2) / (max(config.behavior_levels) + 1)
     columns = [
         age.log1p() / 4,
         items_ago.clamp(min=0).float().log1p(),

@@ -106,7 +106,7 @@ class CandidatePointer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, states: Tensor, behaviors: Tensor, candidates: Candidates, embeddings: Tensor) -> Tensor:
-        """Return scores, `NOTHING` where there is no candidate `[queries, candidates]`.
+        """Return scores, `NOTHING` where there is no candidate `[queries, candidates]` float32.
 
         Args:
             states: The model's hidden states at the queries' behavior tokens `[queries, width]`.
@@ -117,12 +117,13 @@ class CandidatePointer(nn.Module):
         asked, states = self.behavior_embedding(behaviors), self.dropout(states)
         if self.reads_state:
             asked = asked + self.state_proj(states)
-        inner = self.act_fn(self.feature_proj(candidates.features) + asked[:, None])
-        scores = self.score_proj(inner)[..., 0]
+        features = candidates.features.to(self.feature_proj.weight.dtype)
+        inner = self.act_fn(self.feature_proj(features) + asked[:, None])
+        scores = self.score_proj(inner)[..., 0].float()
         if self.reads_state:
             affinities = linear(self.affinity_proj(states), embeddings)  # [queries, vocabulary]
             of_codes = affinities.gather(1, candidates.codes.flatten(1)).view_as(candidates.codes)
-            scores = scores + of_codes.sum(dim=2)
+            scores = scores + of_codes.float().sum(dim=2)
         return torch.where(candidates.real, scores, NOTHING)
 
 
@@ -261,6 +262,11 @@ class MixtureHead(nn.Module):
                     f"A model with `{name}_head` needs `{name}_tokens` and `{name}_features`. `GenerativeRecommender` "
                     f"and `GenRecTrainer` make them; `{name}_head=False` does without."
                 )
+            if len(given.codes) != len(codes):
+                raise ValueError(
+                    f"`{name}_tokens` must have one row per query, {len(codes)}, got {len(given.codes)}. With labels every "
+                    "item that bears loss is a query, else the last item of each row."
+                )
             same = _equal_items(given.codes, codes) & given.real[:, :, None] & visible[:, None]
             seen = torch.stack([same.any(dim=2), (same & is_done[:, None]).any(dim=2)], dim=2)
             if name == "trend" and "copy" in self.pointers:
@@ -272,8 +278,9 @@ class MixtureHead(nn.Module):
         totals = torch.stack([each.logsumexp(dim=1) for each in scores], dim=1)
         is_live = totals > NOTHING / 2
         features = torch.cat([torch.where(is_live, totals, 0) / 4, features], dim=1)
+        features = features.to(self.gate_feature_proj.weight.dtype)
         logits = self.gate_behavior_embedding(behaviors) + self.gate_feature_proj(features)
-        return torch.where(torch.nn.functional.pad(is_live, (1, 0), value=True), logits, NOTHING)
+        return torch.where(torch.nn.functional.pad(is_live, (1, 0), value=True), logits.float(), NOTHING)
 
 
 class Prefixes(NamedTuple):

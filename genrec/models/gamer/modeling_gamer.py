@@ -317,6 +317,19 @@ def _static_facts(
     return (lowest if lowest == highest else None), not is_left_padded
 
 
+def _check_mixture_inputs(segment_ids: Tensor | None, logits_to_keep: int | Tensor, is_both: bool) -> None:
+    """Refuse what a model with a mixture cannot do."""
+    if segment_ids is not None:
+        raise ValueError("With a mixture each user needs a row of their own. Leave `segment_ids` out.")
+    if not isinstance(logits_to_keep, int):
+        raise ValueError("With a mixture `logits_to_keep` must be a number of last tokens, got columns. Choose later.")
+    if is_both:
+        raise ValueError(
+            "With a mixture the loss needs candidates per labelled item, logits need them per row. Leave "
+            "`return_logits` out, or call again without `labels`."
+        )
+
+
 class GamerForCausalLM(GamerPreTrainedModel, GamerGenerationMixin):
     """GAMER with its output head: predicts the next token, and so, `num_levels` times, the next item.
 
@@ -410,8 +423,8 @@ class GamerForCausalLM(GamerPreTrainedModel, GamerGenerationMixin):
         """
         if use_cache is None and labels is not None:
             use_cache = False
-        if segment_ids is not None and self.mixture is not None:
-            raise ValueError("With a mixture each user needs a row of their own. Leave `segment_ids` out.")
+        if self.mixture is not None:
+            _check_mixture_inputs(segment_ids, logits_to_keep, labels is not None and bool(return_logits))
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -477,6 +490,8 @@ class GamerForCausalLM(GamerPreTrainedModel, GamerGenerationMixin):
         """Replace the last item's logits, as far as they are among the last ones given, by the logs of the mixture."""
         assert self.mixture is not None
         written = int(torch.ne(history.tokens[:, -1], PAD).sum(dim=1).amax())
+        if written == 0:  # nothing but padding comes last, and nothing is asked
+            return logits
         states = self._last_states(hidden_states, written, cache)[:, : self.config.num_levels]
         after_codes = written - states.shape[1]  # 1 if the item is complete and a behavior follows
         of_softmax = self.lm_head(states)
