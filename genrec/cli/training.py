@@ -92,9 +92,9 @@ def _item_trainer(run: "Run", protocol: str, arguments: "ItemTrainingArguments")
 
 def _code_trainer(run: "Run", protocol: str, arguments: "GenRecTrainingArguments") -> "GenRecTrainer":
     """Return the trainer of a generative model."""
-    from genrec.data.candidates import query_context
     from transformers import set_seed
 
+    from genrec.data.candidates import query_context
     from genrec.models.gamer import GamerForCausalLM
     from genrec.training import GenRecTrainer
 

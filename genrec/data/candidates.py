@@ -235,6 +235,6 @@ def check_context(config: Any, context: QueryContext | None, num_items: int) -> 
             )
     if context is not None and context.events.num_items != num_items:
         raise ValueError(
-            f"The context counts {context.events.num_items} items, the item tokenizer has {num_items}. Make the context "
-            "from a log with the same catalog."
+            f"The context counts {context.events.num_items} items, the item tokenizer has {num_items}. Make the "
+            "context from a log with the same catalog."
         )

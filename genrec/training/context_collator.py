@@ -72,7 +72,9 @@ def _with_asked_times(events: Events) -> Events:
     begins = torch.ones_like(columns["sessions"], dtype=torch.bool)
     begins[1:] = columns["sessions"][1:] != columns["sessions"][:-1]
     begins[torch.from_numpy(np.cumsum(events.counts) - events.counts)] = True
-    return events._replace(columns={**columns, "times": torch.where(begins, columns["session_times"], columns["times"])})
+    return events._replace(
+        columns={**columns, "times": torch.where(begins, columns["session_times"], columns["times"])}
+    )
 
 
 def reads_times(config: Any) -> bool:

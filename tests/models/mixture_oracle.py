@@ -264,7 +264,7 @@ def gate_logits(model: GamerForCausalLM, request: Request, scores: list[Tensor])
 @torch.no_grad()
 def conditionals(model: GamerForCausalLM, request: Request) -> dict[Item, list[float]]:
     """Return P(code | prefix) at each level of every item that the codes can write."""
-    request = with_first_time(request)
+    request = with_first_time(request) if model.config.session_wise else request
     of_softmax, states = softmax_conditionals(model, request)
     pointers = [
         scores_of(model, name, request, states[ITEMS[0]][0]) for name in candidates_by_name(model.config, request)

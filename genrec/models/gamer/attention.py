@@ -73,7 +73,9 @@ class _SplitAttention(Qwen3Attention):
 
 
 def _gains_from_blocks(queries: Tensor, keys: Tensor) -> bool:
-    if queries.device.type != "cpu" or queries.shape[2] != keys.shape[2]:
+    """Whether the kernel is a CPU's for float32; the one for bf16 loses more to small blocks than they save."""
+    is_exact = queries.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if queries.device.type != "cpu" or not is_exact or queries.shape[2] != keys.shape[2]:
         return False
     fewest = FEWEST_TOKENS_COMPILED if torch.compiler.is_compiling() else FEWEST_TOKENS_FOR_BLOCKS
     return queries.shape[2] >= fewest

@@ -82,6 +82,10 @@ class Components(NamedTuple):
     is_by_item: bool
 
 
+class ScaledLinear(nn.Linear):
+    """A layer that starts at the scale of its inputs: a pointer's features are few and must count from the first step."""
+
+
 class CandidatePointer(nn.Module):
     """Scores candidates by their features and the asked behavior, and perhaps by the user's state.
 
@@ -96,9 +100,9 @@ class CandidatePointer(nn.Module):
         super().__init__()
         self.reads_state = reads_state
         width = config.pointer_dim
-        self.feature_proj = nn.Linear(num_features, width)
+        self.feature_proj = ScaledLinear(num_features, width)
         self.behavior_embedding = nn.Embedding(config.num_behaviors, width)
-        self.score_proj = nn.Linear(width, 1, bias=False)
+        self.score_proj = ScaledLinear(width, 1, bias=False)
         if reads_state:
             self.state_proj = nn.Linear(config.hidden_size, width, bias=False)
             self.affinity_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
@@ -264,8 +268,8 @@ class MixtureHead(nn.Module):
                 )
             if len(given.codes) != len(codes):
                 raise ValueError(
-                    f"`{name}_tokens` must have one row per query, {len(codes)}, got {len(given.codes)}. With labels every "
-                    "item that bears loss is a query, else the last item of each row."
+                    f"`{name}_tokens` must have one row per query, {len(codes)}, got {len(given.codes)}. With labels "
+                    "every item that bears loss is a query, else the last item of each row."
                 )
             same = _equal_items(given.codes, codes) & given.real[:, :, None] & visible[:, None]
             seen = torch.stack([same.any(dim=2), (same & is_done[:, None]).any(dim=2)], dim=2)

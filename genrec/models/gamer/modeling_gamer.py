@@ -32,7 +32,7 @@ from .fused_ops import RMSNorm
 from .generating import GamerGenerationMixin, default_generation_config
 from .item_history import ItemHistory, ItemQueries, query_weights, read_item_history
 from .loss import IGNORED_LABEL, next_token_loss
-from .mixture import CandidatePointer, Candidates, MixtureHead, as_candidates, log_likelihoods
+from .mixture import Candidates, MixtureHead, ScaledLinear, as_candidates, log_likelihoods
 from .time_context import TimeContext
 from .token_layout import TokenLayout, read_layout, token_places
 
@@ -120,9 +120,8 @@ class GamerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, CandidatePointer):  # features are few and must count from the first step on
-            for layer in (module.feature_proj, module.score_proj):
-                init.normal_(layer.weight, mean=0.0, std=layer.in_features**-0.5)
+        if isinstance(module, ScaledLinear):
+            init.normal_(module.weight, mean=0.0, std=module.in_features**-0.5)
         if isinstance(module, PositionExperts):
             init.normal_(module.gate_up_proj, mean=0.0, std=self.config.initializer_range)
             init.normal_(module.down_proj, mean=0.0, std=self.config.initializer_range)
