@@ -57,6 +57,8 @@ class GenRecTrainingArguments(TrainingArguments):
             teaches to repeat an item's code; the session mask alone, which hides that, learns it late. Validation is
             session-wise throughout.
         min_lr: The learning rate at the end of the cosine.
+        pointer_lr_factor: The pointers of a mixture (`copy_head` and the like) learn at `learning_rate` times this.
+            They have few weights and learn from the few items that are met again, so more than 1 pays.
         total_batch_size: Samples per update over all processes; sets `gradient_accumulation_steps`. None leaves
             that to you.
         max_tokens_per_micro_batch: Cut each process's share of an update into micro-batches of nearly equal size, with
@@ -94,6 +96,7 @@ class GenRecTrainingArguments(TrainingArguments):
     causal_share: float = 0.0
     max_history_items: int | None = None
     min_lr: float = 0.0
+    pointer_lr_factor: float = 1.0
     total_batch_size: int | None = None
     max_tokens_per_micro_batch: int | None = None
     packing: bool = False
@@ -172,6 +175,7 @@ class GenRecTrainingArguments(TrainingArguments):
 
         require(self.temperature > 0 and math.isfinite(self.temperature), "temperature", "positive and finite")
         require(0 <= self.causal_share < 1, "causal_share", "at least 0 and below 1")
+        require(self.pointer_lr_factor > 0, "pointer_lr_factor", "above 0")
         require(0 <= self.min_lr <= self.learning_rate, "min_lr", f"from 0 to `learning_rate` ({self.learning_rate})")
         require(
             self.selection_metric in SELECTION_METRICS, "selection_metric", f"one of {', '.join(SELECTION_METRICS)}"

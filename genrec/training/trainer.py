@@ -167,6 +167,15 @@ class GenRecTrainer(Trainer):
         """Say how the run went so far (see `training_report`), with its `seconds`."""
         return {**training_report(self.state, self.args), "seconds": round(self.clock.seconds, 3)}
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Return the optimizer, with the pointers of a mixture in groups of their own learning rate."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        mixture = getattr(self.accelerator.unwrap_model(self.model), "mixture", None)
+        if is_new and mixture is not None and self.args.pointer_lr_factor != 1:
+            _split_groups(optimizer, set(mixture.parameters()), self.args.pointer_lr_factor)
+        return optimizer
+
     def get_train_dataloader(self) -> DataLoader:
         """Return this process's share of the length-bucketed batches, or with a token budget lists of micro-batches."""
         args = self.args
@@ -386,6 +395,15 @@ def _check_folder_is_free(output_dir: str | None) -> None:
             f"{checkpoint} is of an earlier run, which a new one would mix with. Pass `resume_from_checkpoint=True` to "
             "go on with it, delete it, or choose another `output_dir`."
         )
+
+
+def _split_groups(optimizer: torch.optim.Optimizer, chosen: set[torch.Tensor], lr_factor: float) -> None:
+    """Move some parameters into groups like their own, with another learning rate."""
+    for group in list(optimizer.param_groups):
+        moved = [parameter for parameter in group["params"] if parameter in chosen]
+        group["params"] = [parameter for parameter in group["params"] if parameter not in chosen]
+        if moved:
+            optimizer.add_param_group({**group, "params": moved, "lr": lr_factor * group["lr"]})
 
 
 def _is_data_on_device(args: GenRecTrainingArguments) -> bool:

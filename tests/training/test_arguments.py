@@ -66,6 +66,7 @@ def test_without_validation_there_is_no_best_checkpoint():
         ({"causal_share": 1.0}, "`causal_share` must be at least 0 and below 1, got 1.0"),
         ({"temperature": 0.0}, "`temperature` must be positive and finite, got 0.0"),
         ({"temperature": float("inf")}, "`temperature` must be positive"),
+        ({"pointer_lr_factor": 0.0}, "`pointer_lr_factor` must be above 0, got 0.0"),
         ({"min_lr": 1e-2}, r"`min_lr` must be from 0 to `learning_rate` \(0.0005\), got 0.01"),
         ({"selection_metric": "ndcg@5"}, "`selection_metric` must be one of ndcg@10, loss, got 'ndcg@5'"),
         ({"early_stopping_patience": 0}, "`early_stopping_patience` must be at least 1, or None"),

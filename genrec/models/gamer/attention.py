@@ -105,7 +105,7 @@ def attend_in_blocks(
     size = num_tokens // NUM_BLOCKS
     sizes = [size] * (NUM_BLOCKS - 1) + [num_tokens - size * (NUM_BLOCKS - 1)]
     blocks = zip(
-        queries.split(sizes, dim=2),
+        queries.transpose(1, 2).split(sizes, dim=1),  # whose gradients are joined in the order they lie in memory
         prefixes(keys, size, NUM_BLOCKS),
         prefixes(values, size, NUM_BLOCKS),
         mask.split(sizes, dim=2),
@@ -113,7 +113,13 @@ def attend_in_blocks(
     )
     outputs = [
         scaled_dot_product_attention(
-            asking, seen, read, attn_mask=shown[..., : seen.shape[2]], dropout_p=dropout, scale=scaling, enable_gqa=True
+            asking.transpose(1, 2),
+            seen,
+            read,
+            attn_mask=shown[..., : seen.shape[2]],
+            dropout_p=dropout,
+            scale=scaling,
+            enable_gqa=True,
         ).transpose(1, 2)
         for asking, seen, read, shown in blocks
     ]
