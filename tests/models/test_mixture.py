@@ -498,16 +498,15 @@ def test_what_a_mixture_cannot_do_is_refused():
 def test_a_filled_cache_needs_to_be_told_the_items():
     model = tiny_model(copy_head=True, cross_level_layers=[], behavior_injection_layers=[])
     prompt, code = torch.tensor([[2, *ITEMS[0], 3]]), torch.tensor([[6]])
-    cache = DynamicCache()
+    cache, whole = DynamicCache(), torch.cat([prompt, code], dim=1)
     first = model(prompt, past_key_values=cache, use_cache=True).logits
-    with pytest.raises(ValueError, match="cannot know the items of cached tokens. Pass `item_history`"):
-        model(code, past_key_values=cache)
-    cache.crop(-1)
-    whole = torch.cat([prompt, code], dim=1)
-    second = model(code, past_key_values=cache, item_history=read_item_history(model.config, whole)).logits
+    known = read_item_history(model.config, whole)
+    second = model(code, past_key_values=cache, item_history=known).logits
     expected = model(whole).logits
     torch.testing.assert_close(first, expected[:, :-1])
     torch.testing.assert_close(second, expected[:, -1:])
+    with pytest.raises(ValueError, match="cannot know the items of cached tokens. Pass `item_history`"):
+        model(code, past_key_values=cache)
 
 
 def test_a_cache_with_too_few_slots_is_refused():

@@ -410,10 +410,10 @@ def _log_masses(components: Components, prefixes: Prefixes) -> list[Tensor]:
 def _log_shares(log_gates: Tensor, masses: list[Tensor], log_mass: Tensor, is_by_item: bool) -> list[Tensor]:
     """Return how much each component counts for the next code, logs that add up to 1, `[queries, prefixes]` each."""
     of_softmax, *of_pointers = log_gates.unbind(dim=2)
-    shares = [of_softmax + log_mass * is_by_item]
+    shares = [of_softmax + log_mass if is_by_item else of_softmax]
     for gate, mass in zip(of_pointers, masses, strict=True):
         is_live = (mass > NOTHING / 2) & (gate > NOTHING / 2)
-        shares.append(torch.where(is_live, gate + mass * is_by_item, NOTHING))
+        shares.append(torch.where(is_live, gate + mass if is_by_item else gate, NOTHING))
     total = torch.stack([share.expand_as(log_mass) for share in shares]).logsumexp(dim=0)
     return [torch.where(share > NOTHING / 2, share - total, NOTHING) for share in shares]
 
