@@ -165,8 +165,8 @@ class QueryContext:
         is_asked = asked.item_behaviors == asked.behaviors[:, None]
         of_item = np.stack([ranks, ages, is_asked], axis=2)[:, :, None]
         features = np.concatenate([weights, np.broadcast_to(of_item, (*weights.shape[:3], 3))], axis=3)
-        num_queries = len(rows)
-        return items.reshape(num_queries, -1), features.reshape(num_queries, -1, features.shape[3]).astype(np.float32)
+        shape = (len(rows), items.shape[1] * items.shape[2])
+        return items.reshape(shape), features.reshape(*shape, features.shape[3]).astype(np.float32)
 
     def with_events(self, items: np.ndarray, behaviors: np.ndarray, times: np.ndarray) -> "QueryContext":
         """Return a context that knows these events too, of items by catalog row (see `RecentEvents.with_events`)."""

@@ -1,9 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from genrec.data.behaviors import BehaviorLadder
-from genrec.data.histories import Histories, offsets_from_counts
-from genrec.item_tokenizers.inputs import prompt_tensors, session_ranks
+from genrec.data.candidates import Asked, QueryContext
+from genrec.data.histories import Histories, as_histories, offsets_from_counts
+from genrec.data.neighbors import neighbor_table
+from genrec.data.recent_events import RecentEvents
+from genrec.item_tokenizers.inputs import candidate_tensors, moments_asked, prompt_tensors, session_ranks
 from genrec.item_tokenizers.vocabulary import Vocabulary
 
 NUM_ITEMS, LADDER = 9, BehaviorLadder.parse("view,cart,buy")
@@ -69,3 +75,55 @@ def test_two_users_with_the_same_session_number_start_from_one_each():
     histories = random_histories(0, num_users=2, longest=1)
     histories = histories.select(histories.lengths > 0)
     assert session_ranks(histories).tolist() == [1] * len(histories)
+
+
+def timed_histories() -> Histories:
+    """Three users: two events, none, one."""
+    events = [[(0, "view", 100), (4, "buy", 160)], [], [(8, "cart", 90_000)]]
+    return as_histories(events, np.arange(NUM_ITEMS), LADDER)
+
+
+def test_without_a_moment_a_history_is_asked_about_a_second_after_its_last_event():
+    assert moments_asked(timed_histories()).tolist() == [161, 0, 90_001]
+    asked = replace(timed_histories(), query_times=np.array([7, 8, 9]))
+    assert moments_asked(asked).tolist() == [7, 8, 9]
+
+
+def test_times_stand_at_every_token_and_the_querys_at_the_behavior_asked_for():
+    prompts = prompt_tensors(timed_histories(), ITEM_TOKENS, VOCABULARY, 2)
+    assert prompts["event_times"].tolist() == [
+        [100] * 3 + [160] * 3 + [161],
+        [0] * 6 + [0],
+        [0] * 3 + [90_000] * 3 + [90_001],
+    ]
+    at = replace(timed_histories(), query_times=np.array([500, 600, 95_000]))
+    prompts = prompt_tensors(at, ITEM_TOKENS, VOCABULARY, 2, max_history_items=1)
+    assert prompts["event_times"].tolist() == [[160] * 3 + [500], [0] * 3 + [600], [90_000] * 3 + [95_000]]
+
+
+def test_histories_without_times_have_none():
+    untimed = random_histories(0)
+    assert "event_times" not in prompt_tensors(untimed, ITEM_TOKENS, VOCABULARY, 0)
+    assert "event_times" in prompt_tensors(replace(untimed, query_times=np.full(12, 5)), ITEM_TOKENS, VOCABULARY, 0)
+
+
+@pytest.mark.parametrize(("has_trend", "has_neighbors"), [(True, True), (True, False), (False, True), (False, False)])
+def test_candidates_are_what_the_context_finds_with_codes_for_items(has_trend: bool, has_neighbors: bool):
+    histories = timed_histories()
+    context = QueryContext(
+        RecentEvents.of(histories), neighbor_table(histories, num_neighbors=2), (86_400,), num_rising=4, num_recent=2
+    )
+    asked = Asked.of_histories(replace(histories, query_times=np.array([200, 200, 90_001])), 2, 2)
+    tensors = candidate_tensors(context, asked, ITEM_TOKENS, has_trend=has_trend, has_neighbors=has_neighbors)
+    for name, is_on, find in (("trend", has_trend, context.rising), ("neighbor", has_neighbors, context.nearby)):
+        assert (f"{name}_tokens" in tensors) == (f"{name}_features" in tensors) == is_on
+        if not is_on:
+            continue
+        items, features = find(asked)
+        expected = [[ITEM_TOKENS[item].tolist() if item >= 0 else [0, 0] for item in row] for row in items.tolist()]
+        assert tensors[f"{name}_tokens"].tolist() == expected
+        assert tensors[f"{name}_tokens"].dtype == torch.int64
+        assert tensors[f"{name}_features"].tolist() == features.tolist()
+    if has_trend:  # items 4 and 0 before second 200; all of them a day later, when the oldest has left the window
+        assert tensors["trend_tokens"][0].tolist() == [[6, 9], [5, 8], [0, 0], [0, 0]]
+        assert tensors["trend_tokens"][2].tolist() == [[7, 10], [0, 0], [0, 0], [0, 0]]
