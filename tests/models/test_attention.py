@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from genrec.models.gamer import GamerConfig
+from genrec.models.gamer import GamerConfig, GamerForCausalLM, GamerModel
 from genrec.models.gamer.attention import FEWEST_TOKENS_FOR_BLOCKS, CrossLevelAttention, attend_in_blocks
 from genrec.models.gamer.behavior_masks import build_mask, cross_level_mask, sees_lower_level
+from genrec.models.gamer.cross_level_selection import select
+from genrec.models.gamer.token_layout import read_layout
 
 LEVELS = torch.tensor([[1, 1, 0, 0, 2, 2, 0, 1], [0, 0, 1, 2, 2, 1, 0, 0]])
 BEHAVIORS = LEVELS + 1 + (torch.arange(8) % 2) * (LEVELS == 1)  # level 1 holds the behaviors 1 and 2
@@ -110,7 +112,8 @@ def test_attention_in_blocks_is_attention(num_tokens: int, has_mask: bool):
     whole = scaled_dot_product_attention(
         queries, keys, values, attn_mask=mask if has_mask else causal, scale=0.3, enable_gqa=True
     ).transpose(1, 2)
-    in_blocks = attend_in_blocks(queries, keys, values, mask if has_mask else None, 0.0, 0.3)
+    sizes, ends = [num_tokens - 100, 60, 40], [num_tokens - 100, num_tokens - 40, num_tokens]
+    in_blocks = attend_in_blocks(queries, keys, values, mask if has_mask else causal[None, None], sizes, ends, 0.0, 0.3)
     torch.testing.assert_close(in_blocks, whole)
     weights = torch.randn(whole.shape, generator=generator)
     expected = torch.autograd.grad((whole * weights).sum(), (queries, keys, values))
@@ -137,3 +140,55 @@ def test_weights_are_dropped_in_blocks_too(attention: CrossLevelAttention):
     once, twice = (attention.train().attend(queries, keys, keys, None)[0] for _ in range(2))
     assert not torch.equal(once, twice)
     assert torch.equal(*(attention.eval().attend(queries, keys, keys, None)[0] for _ in range(2)))
+
+
+@pytest.mark.parametrize("num_items", [5, 60])
+@pytest.mark.parametrize("variant", [{}, {"session_wise": True}, {"cross_level_layers": [0, 1]}])
+@pytest.mark.parametrize("packed", [False, True])
+def test_leaving_out_tokens_that_neither_see_nor_are_seen_changes_nothing(
+    config_of: Callable[..., GamerConfig],
+    histories_of: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    num_items: int,
+    variant: dict[str, object],
+    packed: bool,
+):
+    """Loss and gradients with and without the selection; the second row has no token that sees anything."""
+    torch.manual_seed(0)
+    model = GamerForCausalLM(config_of(**variant)).train()
+    input_ids, session_ids = histories_of(3, num_items)
+    input_ids[1, ::4] = 2
+    segment_ids = torch.ones_like(input_ids)
+    segment_ids[:, 12:] = 2
+    inputs = {"session_ids": session_ids, "segment_ids": segment_ids if packed else None, "labels": input_ids}
+    results = []
+    for selects in (True, False):
+        monkeypatch.setattr(GamerModel, "_selects_tokens", lambda *_, selects=selects: selects)
+        model.zero_grad()
+        loss = model(input_ids, **inputs).loss
+        loss.backward()
+        results.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
+    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-4)
+
+
+def test_only_what_sees_asks_and_only_what_may_be_seen_is_a_key():
+    layout = read_layout(GamerConfig(num_hidden_layers=2, codebook_sizes=[2], behavior_levels=[0, 1, 2]), ROW)
+    has_key = sees_lower_level(layout.levels, None, layout.real)
+    rotary = (torch.ones(1, ROW.shape[1], 2),) * 2
+    selection = select(cross_level_mask(layout.items, layout.levels, None), layout, has_key, rotary)
+    assert selection.queries.columns.tolist() == [[4, 5, 8, 9]]  # the buy and the last cart
+    assert selection.keys.columns.tolist() == [[0, 1, 2, 3, 6, 7, 8, 9]]  # all but the buy
+    assert selection.mask[0, 0].int().tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]] * 2 + [[0, 0, 1, 1, 1, 1, 0, 0]] * 2
+    assert selection.ends([2, 2]) == [4, 8]
+    assert selection.ends([4]) == [8]
+
+
+ROW = torch.tensor([[3, 5, 2, 5, 4, 5, 2, 6, 3, 6]])  # cart, view, buy, view, cart
+
+
+def test_a_batch_that_sees_nothing_still_trains_every_weight(model_of: Callable, histories_of: Callable):
+    model, (input_ids, _) = model_of().train(), histories_of(2, 5)
+    input_ids[:, ::4] = 2
+    model(input_ids, labels=input_ids).loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not model.model.layers[1].cross_attn.o_proj.weight.grad.any()

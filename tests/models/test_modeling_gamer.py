@@ -198,7 +198,7 @@ def test_the_loss_is_on_codes_and_the_temperature_stays_in_it(model_of: ModelOf,
     labels[0, :8], labels[1, -1] = -100, 0  # no loss; padding
     num_codes = int((labels[:, 1:] >= 6).sum())
     output = model(input_ids, labels=labels, temperature=0.7, return_logits=True)
-    assert torch.equal(output.logits, model(input_ids).logits)
+    torch.testing.assert_close(output.logits, model(input_ids).logits)
     torch.testing.assert_close(output.loss, naive_loss(output.logits / 0.7, labels, 0.0, num_codes))
     given = model(input_ids, labels=labels, num_items_in_batch=torch.tensor(50)).loss
     torch.testing.assert_close(given, naive_loss(output.logits, labels, 0.0, 50))

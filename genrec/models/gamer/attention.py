@@ -3,6 +3,8 @@
 The split lets a decoder project new tokens only and attend to a prompt that was projected once.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, eager_attention_forward
 
 from .configuration_gamer import GamerConfig
+from .cross_level_selection import CrossLevelSelection, put_back, taken
 from .fused_ops import RMSNorm, prefixes, rotated
 
 NUM_BLOCKS = 8
@@ -42,12 +45,9 @@ class _SplitAttention(Qwen3Attention):
         Returns:
             Queries `[batch, heads, tokens, head dim]`, keys and values `[batch, key-value heads, tokens, head dim]`.
         """
-        queries, keys, values = (
-            states.unflatten(-1, (-1, self.head_dim)) for states in self._linear(hidden_states, behaviors)
-        )
-        cos, sin = (part[:, :, None] for part in rotary)
-        queries, keys = rotated(self.q_norm(queries), cos, sin), rotated(self.k_norm(keys), cos, sin)
-        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+        queries, keys, values = self._linear(hidden_states, behaviors)
+        queries, keys = self._positioned(queries, self.q_norm, rotary), self._positioned(keys, self.k_norm, rotary)
+        return queries, keys, values.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
         """Return the heads' outputs side by side `[batch, queries, heads * head dim]`, and the weights if eager.
@@ -55,9 +55,11 @@ class _SplitAttention(Qwen3Attention):
         Without a mask, several queries attend causally and a single one to all keys. A mask never shows what comes
         after a query.
         """
-        if self.config._attn_implementation == "sdpa" and _gains_from_blocks(queries, keys):
-            dropout = self.attention_dropout if self.training else 0.0
-            return attend_in_blocks(queries, keys, values, mask, dropout, self.scaling).flatten(2), None
+        is_whole = queries.shape[2] == keys.shape[2]
+        if self.config._attn_implementation == "sdpa" and is_whole and _gains_from_blocks(queries):
+            sizes = _block_sizes(queries.shape[2])
+            mask = _causal_mask(queries) if mask is None else mask
+            return self._attend_in_blocks(queries, keys, values, mask, sizes, list(accumulate(sizes))), None
         implementation = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -65,50 +67,74 @@ class _SplitAttention(Qwen3Attention):
         output, weights = implementation(self, queries, keys, values, mask, dropout=dropout, scaling=self.scaling)
         return output.flatten(2), weights
 
+    def _attend_in_blocks(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, sizes: Sequence[int], ends: Sequence[int]
+    ) -> Tensor:
+        dropout = self.attention_dropout if self.training else 0.0
+        return attend_in_blocks(queries, keys, values, mask, sizes, ends, dropout, self.scaling).flatten(2)
+
     def _linear(self, hidden_states: Tensor, behaviors: Tensor | None) -> Projected:
         return self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
+
+    def _positioned(self, projected: Tensor, norm: nn.Module, rotary: Rotary) -> Tensor:
+        """Return queries or keys, normed and rotated `[batch, heads, tokens, head dim]`."""
+        cos, sin = (part[:, :, None] for part in rotary)
+        return rotated(norm(projected.unflatten(-1, (-1, self.head_dim))), cos, sin).transpose(1, 2)
 
     def _cached(self, keys: Tensor, values: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
         return (keys, values) if cache is None else cache.update(keys, values, self.layer_idx)
 
 
-def _gains_from_blocks(queries: Tensor, keys: Tensor) -> bool:
-    """Whether the kernel is a CPU's for float32; the one for bf16 loses more to small blocks than they save."""
+def _gains_from_blocks(queries: Tensor) -> bool:
+    """Whether there are enough queries, and the kernel is a CPU's for float32; for bf16 it is slow in small blocks."""
     is_exact = queries.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if queries.device.type != "cpu" or not is_exact or queries.shape[2] != keys.shape[2]:
-        return False
     fewest = FEWEST_TOKENS_COMPILED if torch.compiler.is_compiling() else FEWEST_TOKENS_FOR_BLOCKS
-    return queries.shape[2] >= fewest
+    return queries.device.type == "cpu" and is_exact and queries.shape[2] >= fewest
+
+
+def _block_sizes(num_queries: int) -> list[int]:
+    size = num_queries // NUM_BLOCKS
+    return [size] * (NUM_BLOCKS - 1) + [num_queries - size * (NUM_BLOCKS - 1)]
+
+
+def _causal_mask(queries: Tensor) -> Tensor:
+    num_tokens = queries.shape[2]
+    return torch.ones(1, 1, num_tokens, num_tokens, dtype=torch.bool, device=queries.device).tril()
 
 
 def attend_in_blocks(
-    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float, scaling: float
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    sizes: Sequence[int],
+    ends: Sequence[int],
+    dropout: float,
+    scaling: float,
 ) -> Tensor:
-    """Attend block of queries by block of queries, each to the keys up to its end: little more than half the work.
+    """Attend block of queries by block of queries, each to the keys up to an end: little more than half the work.
 
     On CPUs scaled dot-product attention computes what a mask hides, and in its backward pass even what is not causal.
 
     Args:
-        queries: `[batch, heads, tokens, head dim]`.
-        keys: `[batch, key-value heads, tokens, head dim]`.
+        queries: `[batch, heads, queries, head dim]`.
+        keys: `[batch, key-value heads, keys, head dim]`.
         values: Like `keys`.
-        mask: Boolean and nowhere true after the query `[batch, 1, tokens, tokens]`; `None` shows all before it.
+        mask: Which keys each query sees, nowhere beyond the end of its block; bool `[batch or 1, 1, queries, keys]`.
+        sizes: Queries per block.
+        ends: How many keys each block gets, never falling; the last one gets all.
         dropout: Dropout rate of the weights.
         scaling: Multiplies the scores.
 
     Returns:
-        `[batch, tokens, heads, head dim]`.
+        `[batch, queries, heads, head dim]`.
     """
-    num_tokens = queries.shape[2]
-    if mask is None:
-        mask = torch.ones(1, 1, num_tokens, num_tokens, dtype=torch.bool, device=queries.device).tril()
-    size = num_tokens // NUM_BLOCKS
-    sizes = [size] * (NUM_BLOCKS - 1) + [num_tokens - size * (NUM_BLOCKS - 1)]
     blocks = zip(
-        queries.transpose(1, 2).split(sizes, dim=1),  # whose gradients are joined in the order they lie in memory
-        prefixes(keys, size, NUM_BLOCKS),
-        prefixes(values, size, NUM_BLOCKS),
-        mask.split(sizes, dim=2),
+        queries.transpose(1, 2).split(list(sizes), dim=1),  # gradients are joined in the order they lie in memory
+        prefixes(keys, ends),
+        prefixes(values, ends),
+        mask.split(list(sizes), dim=2),
+        ends,
         strict=True,
     )
     outputs = [
@@ -116,12 +142,12 @@ def attend_in_blocks(
             asking.transpose(1, 2),
             seen,
             read,
-            attn_mask=shown[..., : seen.shape[2]],
+            attn_mask=shown[..., :end],
             dropout_p=dropout,
             scale=scaling,
             enable_gqa=True,
         ).transpose(1, 2)
-        for asking, seen, read, shown in blocks
+        for asking, seen, read, shown, end in blocks
     ]
     return torch.cat(outputs, dim=1)
 
@@ -173,8 +199,14 @@ class CrossLevelAttention(_SplitAttention):
         mask: Any,
         has_key: Tensor,
         past_key_values: Cache | None = None,
+        selection: CrossLevelSelection | None = None,
     ) -> Tensor:
-        """Return the gated output `[batch, tokens, width]`; `has_key` `[batch, tokens]` says where it is not zero."""
+        """Return the gated output `[batch, tokens, width]`; `has_key` `[batch, tokens]` says where it is not zero.
+
+        With a selection only its tokens are computed, without a cache; the result is the same.
+        """
+        if selection is not None:
+            return self._of_selection(hidden_states, selection)
         queries, keys, values = self.project(hidden_states, rotary, behaviors)
         keys, values = self._cached(keys, values, past_key_values)
         output, _ = self.attend(queries, keys, values, mask)
@@ -184,6 +216,20 @@ class CrossLevelAttention(_SplitAttention):
         """Return the output of `attend`, projected, gated by the layer's input and zero where there is no key."""
         output = self.o_proj(attended) * nn.functional.silu(self.gate_proj(hidden_states))
         return torch.where(has_key[..., None], output, 0)
+
+    def _of_selection(self, hidden_states: Tensor, selection: CrossLevelSelection) -> Tensor:
+        asking, seen, num_tokens = selection.queries, selection.keys, hidden_states.shape[1]
+        of_asking, of_seen = taken(hidden_states, asking.columns), taken(hidden_states, seen.columns)
+        queries = self.q_proj(of_asking) + self.q_behavior_embedding(asking.behaviors)
+        keys = self.k_proj(of_seen) + self.k_behavior_embedding(seen.behaviors)
+        values = self.v_proj(of_seen) + self.v_behavior_embedding(seen.behaviors)
+        queries = self._positioned(queries, self.q_norm, asking.rotary)
+        keys = self._positioned(keys, self.k_norm, seen.rotary)
+        values = values.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        sizes = _block_sizes(queries.shape[2]) if _gains_from_blocks(queries) else [queries.shape[2]]
+        ends = selection.ends(sizes)
+        attended = self._attend_in_blocks(queries, keys, values, selection.mask, sizes, ends)
+        return put_back(self.finish(attended, of_asking, asking.is_chosen), asking.columns, num_tokens)
 
     def _linear(self, hidden_states: Tensor, behaviors: Tensor | None) -> Projected:
         queries, keys, values = super()._linear(hidden_states, behaviors)

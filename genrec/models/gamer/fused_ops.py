@@ -5,7 +5,7 @@ and rereads each step of a formula. Written out, each needs its input alone. Und
 are better, since they fuse with what stands around them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,17 +64,16 @@ def gated(gate_up: Tensor, act_fn: Callable[[Tensor], Tensor]) -> Tensor:
     return _SiLUGate.apply(gate_up)
 
 
-def prefixes(states: Tensor, size: int, number: int) -> tuple[Tensor, ...]:
-    """Return views of the first `size`, twice `size`, ... tokens, the last one of all tokens.
+def prefixes(states: Tensor, ends: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return views of the first tokens up to each end.
 
     Args:
         states: `[batch, heads, tokens, head dim]`.
-        size: Tokens by which each prefix is longer than the one before, but for the last.
-        number: How many prefixes; `number` times `size` is at most the number of tokens.
+        ends: Never falling; the last one is the number of tokens.
     """
     if torch.compiler.is_compiling() or _is_inference(states):
-        return _views(states, size, number)
-    return _Prefixes.apply(states, size, number)
+        return _views(states, ends)
+    return _Prefixes.apply(states, ends)
 
 
 def _is_inference(states: Tensor) -> bool:
@@ -146,21 +145,21 @@ class _Prefixes(torch.autograd.Function):
     """Sums the prefixes' gradients in place, where autograd would pad each to the whole length first."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, size: int, number: int) -> tuple[Tensor, ...]:
-        return _views(states, size, number)
+    def forward(ctx: Any, states: Tensor, ends: Sequence[int]) -> tuple[Tensor, ...]:
+        return _views(states, ends)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         *shorter, whole = gradients
         total = whole.clone()
         for gradient in shorter:
             total[:, :, : gradient.shape[2]] += gradient
-        return total, None, None
+        return total, None
 
 
-def _views(states: Tensor, size: int, number: int) -> tuple[Tensor, ...]:
-    return *(states[:, :, : index * size] for index in range(1, number)), states[:, :, :]
+def _views(states: Tensor, ends: Sequence[int]) -> tuple[Tensor, ...]:
+    return tuple(states[:, :, :end] for end in ends)
 
 
 def _turned(states: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:

@@ -83,7 +83,7 @@ class Components(NamedTuple):
 
 
 class ScaledLinear(nn.Linear):
-    """A layer that starts at the scale of its inputs: a pointer's features are few and must count from the first step."""
+    """A layer that starts at the scale of its inputs: features are few and must count from the first step on."""
 
 
 class CandidatePointer(nn.Module):

@@ -25,8 +25,9 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import CrossLevelAttention, Rotary, SelfAttention
-from .behavior_masks import MASKS, build_mask, sees_lower_level, within_segments
+from .behavior_masks import MASKS, MaskFunction, build_mask, sees_lower_level, within_segments
 from .configuration_gamer import FIRST_BEHAVIOR, PAD, GamerConfig
+from .cross_level_selection import CrossLevelSelection, select
 from .experts import GamerMLP, PositionExperts
 from .fused_ops import RMSNorm
 from .generating import GamerGenerationMixin, default_generation_config
@@ -48,6 +49,7 @@ class LayerInputs(NamedTuple):
         places: `[batch, tokens]`.
         behaviors: `[batch, tokens]`.
         first_place: The first column's place if all rows' places run on from there, else `None`.
+        selection: The tokens that cross-level attention is about, in place of `cross_mask` and `has_key`; or `None`.
     """
 
     rotary: Rotary
@@ -57,6 +59,7 @@ class LayerInputs(NamedTuple):
     places: Tensor
     behaviors: Tensor
     first_place: int | None
+    selection: CrossLevelSelection | None = None
 
 
 class GamerDecoderLayer(GradientCheckpointingLayer):
@@ -87,7 +90,13 @@ class GamerDecoderLayer(GradientCheckpointingLayer):
         if self.cross_attn is not None:
             normed = self.cross_attention_layernorm(hidden_states)
             output = self.cross_attn(
-                normed, inputs.rotary, inputs.behaviors, inputs.cross_mask, inputs.has_key, past_key_values
+                normed,
+                inputs.rotary,
+                inputs.behaviors,
+                inputs.cross_mask,
+                inputs.has_key,
+                past_key_values,
+                inputs.selection,
             )
             hidden_states = hidden_states + self.dropout(output)
         normed = self.post_attention_layernorm(hidden_states)
@@ -196,7 +205,9 @@ class GamerModel(GamerPreTrainedModel):
         if position_ids is None:
             position_ids = layout.rotary_positions(self.config.tokens_per_item)[:, -input_ids.shape[1] :]
         hidden_states = self.embed(input_ids, layout, event_times)
-        inputs = self._layer_inputs(hidden_states, layout, position_ids, padding_side)
+        rotary = self.rotary_emb(hidden_states, position_ids)
+        is_cached = past_key_values is not None
+        inputs = self._layer_inputs(hidden_states, layout, rotary, padding_side, is_cached)
         for layer in self.layers:
             hidden_states = layer(hidden_states, inputs=inputs, past_key_values=past_key_values, use_cache=use_cache)
         return BaseModelOutputWithPast(
@@ -240,25 +251,34 @@ class GamerModel(GamerPreTrainedModel):
         return layout
 
     def _layer_inputs(
-        self, hidden_states: Tensor, layout: TokenLayout, position_ids: Tensor, padding_side: str | None
+        self, hidden_states: Tensor, layout: TokenLayout, rotary: Rotary, padding_side: str | None, is_cached: bool
     ) -> LayerInputs:
         num_tokens = hidden_states.shape[1]
         new = layout.last(num_tokens)
         first_place, is_right_padded = _static_facts(layout, new, self.config.tokens_per_item, padding_side)
-        cross_mask = has_key = None
+        cross_mask = has_key = selection = None
         if self.config.cross_level_layers:
             has_key = sees_lower_level(layout.levels, layout.sessions, layout.real, layout.segments)
-            cross_mask = self._mask("cross_level", layout, has_key, hidden_states)
+            if self._selects_tokens(hidden_states, is_cached):
+                selection = select(self._visible("cross_level", layout), layout, has_key, rotary)
+            else:
+                cross_mask = self._mask("cross_level", layout, has_key, hidden_states)
             has_key = has_key[:, -num_tokens:]
         return LayerInputs(
-            rotary=self.rotary_emb(hidden_states, position_ids),
+            rotary=rotary,
             self_mask=self._self_mask(layout, hidden_states, is_right_padded),
             cross_mask=cross_mask,
             has_key=has_key,
             places=new.places,
             behaviors=new.behaviors,
             first_place=first_place,
+            selection=selection,
         )
+
+    def _selects_tokens(self, hidden_states: Tensor, is_cached: bool) -> bool:
+        """Whether cross-level attention leaves out tokens that it is not about; a cache needs the keys of all."""
+        is_eager = self.config._attn_implementation == "sdpa" and not torch.compiler.is_compiling()
+        return is_eager and hidden_states.device.type == "cpu" and not is_cached
 
     def _self_mask(self, layout: TokenLayout, hidden_states: Tensor, is_right_padded: bool) -> Any:
         """Return the mask, or `None` where no real token could see padding under SDPA's own causal mask."""
@@ -269,12 +289,14 @@ class GamerModel(GamerPreTrainedModel):
         return self._mask("causal", layout, layout.real, hidden_states)
 
     def _mask(self, name: str, layout: TokenLayout, sees_any: Tensor, hidden_states: Tensor) -> Any:
-        name = f"session_{name}" if self.config.session_wise else name
-        visible = MASKS[name](layout.items, layout.levels, layout.sessions)
-        if layout.segments is not None:
-            visible = within_segments(visible, layout.segments)
+        visible = self._visible(name, layout)
         implementation, dtype = self.config._attn_implementation, hidden_states.dtype
         return build_mask(visible, layout.real, sees_any, hidden_states.shape[1], implementation, dtype)
+
+    def _visible(self, name: str, layout: TokenLayout) -> MaskFunction:
+        name = f"session_{name}" if self.config.session_wise else name
+        visible = MASKS[name](layout.items, layout.levels, layout.sessions)
+        return visible if layout.segments is None else within_segments(visible, layout.segments)
 
 
 def _check_room(config: GamerConfig, cache: Cache | None) -> None:
