@@ -12,8 +12,9 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 README = FOLDER.parent.parent / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-LOGS = {"deskdrop": "deskdrop", "retailrocket": "retailrocket", "market": "synthetic market"}
-MODELS = ("gamer", "qwen3", "popularity", "recency", "co-occurrence", "upper-bound")
+LOGS = {"deskdrop": "deskdrop", "retailrocket": "retailrocket", "taobao": "taobao", "market": "synthetic market"}
+RULES = ("popularity", "trending", "recency", "recency-undone", "co-occurrence")
+MODELS = ("gamer-plus-tiny", "gamer", "qwen3", *RULES, "upper-bound")
 
 
 def figures(path: Path) -> dict[str, list[dict[str, str]]]:
@@ -27,12 +28,12 @@ def figures(path: Path) -> dict[str, list[dict[str, str]]]:
 
 
 def cell(rows: list[dict[str, str]]) -> str:
-    """Return `mean [low, high]` over the seeds' rows."""
+    """Return `mean [low, high] (seeds)` over the seeds' rows."""
     if not rows:
         return "-"
     mean = sum(float(row["value"]) for row in rows) / len(rows)
     low, high = min(float(row["low"]) for row in rows), max(float(row["high"]) for row in rows)
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}] ({len(rows)})"
 
 
 def table() -> str:
@@ -40,8 +41,7 @@ def table() -> str:
     logs = {
         title: figures(FOLDER / f"{name}.csv") for name, title in LOGS.items() if (FOLDER / f"{name}.csv").is_file()
     }
-    seeds = {title: len(by_model["gamer"]) for title, by_model in logs.items()}
-    header = ["merged NDCG@10", *(f"{title} ({seeds[title]} seed{'s' * (seeds[title] > 1)})" for title in logs)]
+    header = ["merged NDCG@10 (seeds)", *logs]
     lines = [[model, *(cell(by_model[model]) for by_model in logs.values())] for model in MODELS]
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *lines])
 
