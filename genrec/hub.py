@@ -65,6 +65,8 @@ def push_folder(
     folder = check_checkpoint_folder(folder)
     if portable and scores_items(folder):
         raise ValueError("`portable` is for models that write item codes; this one scores items. Leave it out.")
+    if portable and is_encoder_decoder(folder):
+        raise ValueError("`portable` is for GAMER, whose code travels alone; this is another model. Leave it out.")
     if repo_id.count("/") != 1 or not all(repo_id.split("/")):
         raise ValueError(f"`repo_id` must be `owner/name`, got {repo_id!r}.")
     api = HfApi(token=token)
@@ -101,6 +103,11 @@ def check_checkpoint_folder(folder: str | Path) -> Path:
 def scores_items(folder: Path) -> bool:
     """Say whether a checkpoint folder's model scores items, so that it has no item codes."""
     return (folder / SCORING_FILE).is_file()
+
+
+def is_encoder_decoder(folder: Path) -> bool:
+    """Say whether a checkpoint folder's model writes item codes behind an encoder, as TIGER does."""
+    return bool(read_json(folder / "config.json").get("is_encoder_decoder"))
 
 
 def write_model_card(folder: str | Path, license: str | None = None) -> Path:
@@ -141,6 +148,8 @@ def model_card(
         version=report.get("versions", {}).get("genrec", __version__),
         ladder=ladder,
         location=location,
+        recommender="Seq2SeqRecommender" if is_encoder_decoder(folder) else "GenerativeRecommender",
+        auto_class="AutoModelForSeq2SeqLM" if is_encoder_decoder(folder) else "AutoModelForCausalLM",
         trust=", trust_remote_code=True" if portable else "",
         target=ladder.split(",")[-1],
         example=f'({_first_id(item_ids)!r}, "{ladder.split(",")[0].split("=")[0]}")',
@@ -213,8 +222,8 @@ def _table(head: Sequence[str], body: Sequence[Sequence[Any]]) -> str:
 def _model_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     names = {
         "architecture": ", ".join(config.get("architectures") or [config["model_type"]]),
-        "layers": config.get("num_hidden_layers"),
-        "width": config.get("hidden_size"),
+        "layers": config.get("num_hidden_layers", config.get("num_layers")),
+        "width": config.get("hidden_size", config.get("d_model")),
         "codebook sizes": config.get("codebook_sizes"),
         "vocabulary": config.get("vocab_size"),
         "history": config.get("max_history_items"),

@@ -1,4 +1,4 @@
-"""The two families of models that a recipe may name: those that write item codes, and those that score items.
+"""The families of models that a recipe may name: decoders and encoder-decoders, which write item codes, and scorers.
 
 A preset's `model_type` says which configuration class it is of, and that which family. The families differ in what a
 recipe may hold, in how a model is made and trained, and in nothing after: evaluation sees recommenders.
@@ -11,6 +11,7 @@ from genrec.presets import preset_path
 
 FIELDS_OF_THE_TOKENIZER = ("codebook_sizes", "behavior_levels", "vocab_size")
 FIELDS_OF_THE_DATA = ("num_items", "num_behaviors")
+FIELDS_OF_THE_GRAPH = ("num_graph_users", "num_edges")
 
 
 def config_class(preset: str) -> Any:
@@ -34,8 +35,23 @@ def scores_items(preset: str) -> bool:
     return issubclass(config_class(preset), DiscriminativeConfig)
 
 
+def is_encoder_decoder(preset: str) -> bool:
+    """Say whether a preset's models write item codes with a decoder of its own, behind an encoder of the history.
+
+    >>> is_encoder_decoder("tiger-mb"), is_encoder_decoder("gamer-tiny")
+    (True, False)
+    """
+    from genrec.models.encoder_decoder import EncoderDecoderConfig
+
+    return issubclass(config_class(preset), EncoderDecoderConfig)
+
+
 def derived_fields(preset: str) -> tuple[str, ...]:
     """Return the fields of a preset's configuration that follow from the item tokenizer or the data."""
+    from genrec.models.discriminative import GraphConfig
+
+    if issubclass(config_class(preset), GraphConfig):
+        return (*FIELDS_OF_THE_DATA, *FIELDS_OF_THE_GRAPH)
     return FIELDS_OF_THE_DATA if scores_items(preset) else FIELDS_OF_THE_TOKENIZER
 
 
@@ -52,8 +68,12 @@ def training_arguments_class(preset: str) -> Any:
 
 def ignored_training_fields(preset: str) -> tuple[str, ...]:
     """Return the fields of those arguments that these models would ignore."""
-    if not scores_items(preset):
-        return ()
-    from genrec.training.item_arguments import ignored_fields
+    if scores_items(preset):
+        from genrec.training.item_arguments import ignored_fields
 
-    return ignored_fields()
+        return ignored_fields()
+    if is_encoder_decoder(preset):
+        from genrec.training.encoder_decoder_trainer import IGNORED_FIELDS
+
+        return IGNORED_FIELDS
+    return ()

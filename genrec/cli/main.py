@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from genrec.cli.command_group import DefaultCommandGroup
 from genrec.cli.errors import friendly_errors
 from genrec.version import __version__
 
@@ -245,3 +246,84 @@ def init(
         ask = None if yes or not sys.stdin.isatty() else typer.prompt
         path = write_recipe(table, behaviors=behaviors, items=items, recipe=recipe, ask=ask, say=print)
         print(f"Wrote {path}. Check it with `genrec run {path} --check`, then run it with `genrec run {path}`.")
+
+
+bench_app = typer.Typer(cls=DefaultCommandGroup, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(
+    bench_app, name="bench", help="Recipes over seeds: `bench RECIPE...`; their tables: `bench report CSV...`."
+)
+
+
+@bench_app.command("run")
+def bench_run(
+    recipes: Annotated[list[str], typer.Argument(help="Recipe files, or names of recipes that come along.")],
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of each recipe, as in 0,1,2.")] = "0,1,2",
+    csv: Annotated[
+        str, typer.Option("--csv", help="A .csv file for the figures, or a folder that gets LOG.csv.")
+    ] = "benchmarks/quality",
+    output: Annotated[str, typer.Option("--output", help="The runs: OUTPUT/RECIPE/seed-SEED.")] = "runs/bench",
+    metrics: Annotated[str | None, typer.Option("--metrics", help="Figures to write, as in ndcg@10,hit@1.")] = None,
+    tune: Annotated[
+        Path | None, typer.Option("--tune", help="Search first: a YAML file of SECTION.KEY: values.")
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Budget of a search: settings tried.")] = 8,
+    trial_minutes: Annotated[float, typer.Option("--trial-minutes", help="Its training time per trial.")] = 3.0,
+    allow_other_commit: Annotated[
+        bool, typer.Option("--allow-other-commit", help="Keep and go on with runs of other commits.")
+    ] = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="All runs in this process; peak memory is then that of all so far.")
+    ] = False,
+    set_: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Run recipes over seeds and write their figures to CSV files; run again, it goes on."""
+    with _command(debug):
+        from genrec.cli.bench import BENCH_METRICS, BenchSettings, bench, perform_run
+        from genrec.cli.bench_records import seeds_in
+
+        chosen = metrics.split(",") if metrics else BENCH_METRICS
+        settings = BenchSettings(seeds_in(seeds), output, csv, set_ or (), chosen, allow_other_commit)
+        tuned = {}
+        if tune is not None:
+            from genrec.cli.tuning import Budget, tune_all
+
+            tuned = tune_all(recipes, tune, settings, Budget(trials, trial_minutes), say=print)
+        bench(recipes, settings, say=print, tuned=tuned, perform=perform_run if in_process else None)
+
+
+@bench_app.command("report")
+def bench_report(
+    files: Annotated[list[Path], typer.Argument(help="Benchmark files, as `genrec bench` writes them.")],
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds a figure needs [default: the file's].")] = None,
+    models: Annotated[str | None, typer.Option("--models", help="Only these, as in gamer,qwen3.")] = None,
+    metrics: Annotated[str | None, typer.Option("--metrics", help="Columns, as in ndcg@10,hit@1.")] = None,
+    metric: Annotated[str, typer.Option("--metric", help="Metric of tests and plot.")] = "ndcg@10",
+    against: Annotated[
+        str | None, typer.Option("--against", help="Test against this model, or `all` pairs [default: the best].")
+    ] = None,
+    runs: Annotated[
+        str | None, typer.Option("--runs", help="The runs' folder, for tests over users instead of seeds alone.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", help="Write Markdown, LaTeX and a plot here instead of printing.")
+    ] = None,
+    allow_pending: Annotated[bool, typer.Option("--allow-pending", help="Show missing cells as `pending`.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show benchmark files as tables, with paired tests between the models."""
+    with _command(debug, goes_on=False):
+        from genrec.cli.bench_records import seeds_in
+        from genrec.cli.bench_report import TABLE_METRICS, ReportSettings, report_benchmarks
+
+        settings = ReportSettings(
+            seeds=None if seeds is None else seeds_in(seeds),
+            models=models.split(",") if models else None,
+            metrics=metrics.split(",") if metrics else TABLE_METRICS,
+            metric=metric,
+            against=against,
+            allow_pending=allow_pending,
+            runs=runs,
+            output=output,
+        )
+        report_benchmarks(files, settings, say=print)

@@ -17,6 +17,7 @@ from genrec.cli.families import (
     config_class,
     derived_fields,
     ignored_training_fields,
+    is_encoder_decoder,
     scores_items,
     training_arguments_class,
 )
@@ -110,8 +111,8 @@ class Recipe:
         embedder: `name` and that embedder's arguments; None for a tokenizer that reads no vectors.
         item_tokenizer: `name` or `preset`, and that tokenizer's arguments; None for a model that scores items.
         model: `preset` and fields of the model's config.
-        training: `preset` and fields of `GenRecTrainingArguments`, plus `augmentation_copies`; of
-            `ItemTrainingArguments` for a model that scores items.
+        training: `preset` and fields of `GenRecTrainingArguments` (`ItemTrainingArguments` for a model that scores
+            items), plus `augmentation_copies`.
         evaluation: How the run is evaluated.
         hub: Where it is published, if anywhere.
     """
@@ -177,7 +178,11 @@ def check_recipe(content: Mapping[str, Any]) -> Recipe:
     recipe = Recipe(**checked)
     if top.get("training") is not None:
         recipe = replace(recipe, training=_check_training(top["training"], recipe.model["preset"]))
-    return _settle_scoring(recipe, top) if recipe.scores_items else _settle_embedder(recipe)
+    if recipe.scores_items:
+        return _settle_scoring(recipe, top)
+    if is_encoder_decoder(recipe.model["preset"]):
+        recipe = _settle_encoder_decoder(recipe, top)
+    return _settle_embedder(recipe)
 
 
 def _settle_scoring(recipe: Recipe, content: Mapping[str, Any]) -> Recipe:
@@ -189,6 +194,14 @@ def _settle_scoring(recipe: Recipe, content: Mapping[str, Any]) -> Recipe:
         raise ValueError(f"`{ignored[0]}` would be ignored: the model {preset!r} scores items, not codes. Remove it.")
     name = evaluation.get("model_name", preset)
     return replace(recipe, item_tokenizer=None, evaluation=replace(recipe.evaluation, model_name=name))
+
+
+def _settle_encoder_decoder(recipe: Recipe, content: Mapping[str, Any]) -> Recipe:
+    """Refuse what is for GAMER alone, and call the model by its preset's name in reports."""
+    if recipe.hub is not None and recipe.hub.portable:
+        raise ValueError("`hub.portable` is for GAMER, whose code travels alone. Remove it.")
+    name = (content.get("evaluation") or {}).get("model_name", recipe.model["preset"])
+    return replace(recipe, evaluation=replace(recipe.evaluation, model_name=name))
 
 
 def _settle_embedder(recipe: Recipe) -> Recipe:
@@ -285,10 +298,8 @@ def _check_model(section: Any) -> dict[str, Any]:
 def _check_training(section: Any, preset: str) -> dict[str, Any]:
     """Check the training section of a recipe whose model is of this preset."""
     without = (*TRAINING_FIELDS_OF_THE_RUN, *ignored_training_fields(preset))
-    schema = {**signature_schema(training_arguments_class(preset), without=without), "preset": str}
-    if not scores_items(preset):
-        schema["augmentation_copies"] = int
-    return check_section(section, schema, "training")
+    schema = dict(signature_schema(training_arguments_class(preset), without=without))
+    return check_section(section, {**schema, "preset": str, "augmentation_copies": int}, "training")
 
 
 def _check_evaluation(section: Any) -> EvaluationSettings:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genrec.cli.build import build_model_config, build_training_arguments
+from genrec.cli.families import is_encoder_decoder
 from genrec.cli.provenance import peak_megabytes, provenance
 from genrec.files import read_json, replace_folder, write_json
 from genrec.hub import TRAINING_REPORT, write_model_card
 
 if TYPE_CHECKING:
     from genrec.cli.stages import Run
-    from genrec.training import GenRecTrainer, GenRecTrainingArguments
+    from genrec.training import EncoderDecoderTrainer, GenRecTrainer, GenRecTrainingArguments
     from genrec.training.item_arguments import ItemTrainingArguments
     from genrec.training.item_trainer import ItemTrainer
 
@@ -63,18 +64,24 @@ def begin_or_resume(folder: Path, key: str) -> bool:
 
 def trained_recommender(run: "Run", trainer: Any) -> Any:
     """Return what the model is saved as, with the catalog and, if it has any, the item codes."""
-    from genrec.recommender import GenerativeRecommender, SequentialRecommender
+    from genrec.recommender import GenerativeRecommender, Seq2SeqRecommender, SequentialRecommender
 
     catalog, ladder = run.prepared.catalog, run.prepared.ladder
     if run.recipe.scores_items:
         return SequentialRecommender(trainer.model, catalog.item_ids, ladder, catalog=catalog)
+    if is_encoder_decoder(run.recipe.model["preset"]):
+        return Seq2SeqRecommender(trainer.model, trainer.item_tokenizer, catalog=catalog)
     return GenerativeRecommender(trainer.model, trainer.item_tokenizer, catalog=catalog, context=trainer.context)
 
 
 def build_trainer(run: "Run", protocol: str, folder: Path) -> "GenRecTrainer":
     """Return the trainer of a split, its model freshly made from the recipe's seed."""
     arguments = build_training_arguments(run.recipe, folder)
-    return (_item_trainer if run.recipe.scores_items else _code_trainer)(run, protocol, arguments)
+    if run.recipe.scores_items:
+        return _item_trainer(run, protocol, arguments)
+    if is_encoder_decoder(run.recipe.model["preset"]):
+        return _encoder_decoder_trainer(run, protocol, arguments)
+    return _code_trainer(run, protocol, arguments)
 
 
 def _item_trainer(run: "Run", protocol: str, arguments: "ItemTrainingArguments") -> "ItemTrainer":
@@ -87,7 +94,8 @@ def _item_trainer(run: "Run", protocol: str, arguments: "ItemTrainingArguments")
     vocabulary = {"num_items": len(prepared.catalog), "num_behaviors": len(prepared.ladder.names)}
     config, split = build_model_config(run.recipe.model, vocabulary), prepared.split(protocol)
     set_seed(arguments.seed)
-    return ItemTrainer(AutoModel.from_config(config), arguments, split.train, split.validation)
+    model, copies = AutoModel.from_config(config), run.recipe.training.get("augmentation_copies", 0)
+    return ItemTrainer(model, arguments, split.train, split.validation, augmentation_copies=copies)
 
 
 def _code_trainer(run: "Run", protocol: str, arguments: "GenRecTrainingArguments") -> "GenRecTrainer":
@@ -112,6 +120,31 @@ def _code_trainer(run: "Run", protocol: str, arguments: "GenRecTrainingArguments
         eval_dataset=prepared.validation_dataset(protocol, max_history_items=length),
         ranking_queries=prepared.split(protocol).validation,
         context=query_context(prepared.histories, config),
+    )
+
+
+def _encoder_decoder_trainer(
+    run: "Run", protocol: str, arguments: "GenRecTrainingArguments"
+) -> "EncoderDecoderTrainer":
+    """Return the trainer of an encoder-decoder model: one sample per interaction, after the sessions before its own."""
+    from transformers import AutoModelForSeq2SeqLM, set_seed
+
+    from genrec.training import EncoderDecoderTrainer
+    from genrec.training.item_samples import item_samples
+    from genrec.training.samples import HistoryDataset
+
+    tokenizer, split = run.item_tokenizer(protocol), run.prepared.split(protocol)
+    config = build_model_config(run.recipe.model, tokenizer.model_config_fields())
+    length = arguments.max_history_items or config.max_history_items
+    copies = run.recipe.training.get("augmentation_copies", 0)
+    set_seed(arguments.seed)
+    return EncoderDecoderTrainer(
+        AutoModelForSeq2SeqLM.from_config(config),
+        arguments,
+        tokenizer,
+        item_samples(split.train, "interaction", length, augmentation_copies=copies, seed=run.recipe.seed),
+        HistoryDataset.from_queries(split.validation),
+        ranking_queries=split.validation,
     )
 
 

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "genrec.data.catalog": ["Catalog"],
         "genrec.data.histories": ["Histories", "History", "Queries", "as_histories"],
         "genrec.data.interactions": ["InteractionLog"],
-        "genrec.data.neighbors": ["NeighborTable", "neighbor_table"],
+        "genrec.data.neighbors": ["NeighborIndex"],
         "genrec.data.recent_events": ["RecentEvents", "Trending"],
         "genrec.data.config": ["DataConfig"],
         "genrec.data.preparation": ["prepare"],

@@ -2,7 +2,8 @@
 
 GAMER, section 3.3: for the ratio `r`, of each behavior below the top level a random share `r / (level + 1)` of the
 user's interactions goes, rounded down; the order of what stays is kept. The K copies take the ratios `1/K` to `1`, so
-that the last one holds nothing of the lowest level. Sessions and times are kept as they are.
+that the last one holds nothing of the lowest level; for samples of one interaction each the release takes `1/(K+1)` to
+`K/(K+1)` instead, so that every copy still has targets of all levels. Sessions and times are kept as they are.
 
 Unlike the release, whose draws depend on the users before, a user's draws here depend on the seed and the user's id.
 """
@@ -18,13 +19,14 @@ MIN_INTERACTIONS = 2  # a copy with fewer teaches nothing
 ROUNDING = 1e-9  # 49 * (1 / 49) is 1, whatever floating point says
 
 
-def drop_behaviors(histories: Histories, copies: int, seed: int) -> Histories:
+def drop_behaviors(histories: Histories, copies: int, seed: int, reaches_one: bool = True) -> Histories:
     """Return the histories and, behind them, up to `copies` thinned copies of each.
 
     Args:
         histories: Training histories, `[users]` rows.
         copies: K; 0 returns the histories alone.
         seed: Decides which interactions go. The same user loses the same ones, whoever else is in the batch.
+        reaches_one: Whether copy k takes the ratio `k/K`, else `k/(K+1)`, which leaves some of every level.
 
     Returns:
         The originals in their order, then all first copies, then all second copies, and so on. Copies with fewer than
@@ -41,9 +43,9 @@ def drop_behaviors(histories: Histories, copies: int, seed: int) -> Histories:
     """
     if copies < 0:
         raise ValueError(f"`copies` must be at least 0, got {copies}.")
-    parts = [histories]
+    parts, whole = [histories], copies if reaches_one else copies + 1
     for number in range(1, copies + 1):
-        thinned = histories.keep(~_dropped(histories, number / copies, seed, number))
+        thinned = histories.keep(~_dropped(histories, number / whole, seed, number))
         parts.append(thinned.select(thinned.lengths >= MIN_INTERACTIONS))
     return _concatenate(parts)
 

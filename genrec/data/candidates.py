@@ -1,6 +1,6 @@
 """What a query may choose from besides the user's own items: rising items, and neighbors of the user's items.
 
-A `QueryContext` holds what all users did (`RecentEvents`) and which items go together (`NeighborTable`), and answers
+A `QueryContext` holds what all users did (`RecentEvents`) and which items go together (`NeighborIndex`), and answers
 for a query from what lies strictly before its time. Training and serving ask it alike.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from genrec.data.histories import Histories
-from genrec.data.neighbors import NeighborTable, neighbor_table
+from genrec.data.neighbors import Nearby, NeighborIndex
 from genrec.data.recent_events import RecentEvents, Trending
 from genrec.files import load_safetensors, read_json, save_safetensors, write_json
 
@@ -22,6 +22,7 @@ SETTINGS_FILE = "query_context.json"
 NO_ITEM = -1
 SECONDS_PER_HOUR = 3600.0
 SMALLEST_WEIGHT = 1e-3
+OF_PAIRS = ("starts", "others", "times", "steps")
 LOOK_BACK = 3  # events looked at for each distinct item wanted
 
 
@@ -109,15 +110,17 @@ class QueryContext:
         windows: The windows that recent events are counted in, seconds.
         num_rising: Rising items per query.
         num_recent: The user's items whose neighbors are looked at.
+        num_nearby: Neighbors per query.
         trending: Rising items of times that are known beforehand, from `prepared`.
         known_times: Those times, rising `[times]`.
     """
 
     events: RecentEvents
-    neighbors: NeighborTable | None = None
+    neighbors: NeighborIndex | None = None
     windows: tuple[int, ...] = (21_600, 86_400, 259_200, 1_209_600)
     num_rising: int = 128
-    num_recent: int = 10
+    num_recent: int = 20
+    num_nearby: int = 64
     trending: Trending | None = None
     known_times: np.ndarray | None = None
 
@@ -148,25 +151,30 @@ class QueryContext:
         return trending, trending.rows
 
     def nearby(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
-        """Return the neighbors of each user's latest items.
+        """Return what goes with each user's latest items, these first (what a pointer at the history may know of them).
 
         Returns:
-            Catalog rows, -1 for none `[queries, recent * neighbors]`; and of each how strongly it follows and goes with
-            the user's item (logs), how many items and hours ago that was (logs), and whether by the asked behavior
-            `[queries, recent * neighbors, 5]` float32.
+            Catalog rows, -1 for none `[queries, candidates]`; and of each how strongly it goes with and follows the
+            user's items (logs), how many pairs say so (log), the place of the newest of the user's items that it goes
+            with and the hours since the newest pair (logs), and the logs of 1 + its events: ever, ever by the asked
+            behavior, and in each window `[queries, candidates, 7 + windows]` float32.
         """
         assert self.neighbors is not None
-        slices = self.neighbors.slices_of(asked.times)[:, None]
-        rows = asked.items.clip(min=0)
-        items = np.where(asked.items[..., None] >= 0, self.neighbors.items[slices, rows], NO_ITEM)
-        weights = np.log(self.neighbors.weights[slices, rows] + SMALLEST_WEIGHT) / 3
-        ages = np.log1p((asked.times[:, None] - asked.item_times).clip(min=0) / SECONDS_PER_HOUR) / 4
-        ranks = np.broadcast_to(np.log1p(np.arange(rows.shape[1])), rows.shape)
-        is_asked = asked.item_behaviors == asked.behaviors[:, None]
-        of_item = np.stack([ranks, ages, is_asked], axis=2)[:, :, None]
-        features = np.concatenate([weights, np.broadcast_to(of_item, (*weights.shape[:3], 3))], axis=3)
-        shape = (len(rows), items.shape[1] * items.shape[2])
-        return items.reshape(shape), features.reshape(*shape, features.shape[3]).astype(np.float32)
+        firsts, places = _distinct_users(asked)
+        recent, times = asked.items[firsts], asked.times[firsts]
+        found = Nearby(*(part[places] for part in self.neighbors.nearby(recent, times, self.num_nearby)))
+        hours = (asked.times[:, None] - found.newest).clip(min=0) / SECONDS_PER_HOUR
+        of_pairs = [
+            np.log(found.together + SMALLEST_WEIGHT) / 3,
+            np.log(found.after + SMALLEST_WEIGHT) / 3,
+            np.log1p(found.num_pairs),
+            np.log1p(found.first_rank),
+            np.log1p(hours) / 4,
+        ]
+        counts = self.events.item_counts.before(found.items, asked.times, asked.behaviors, self.windows)
+        features = np.concatenate([np.stack(of_pairs, axis=2), np.log1p(counts) / 2], axis=2)
+        features[found.items < 0] = 0
+        return found.items, features.astype(np.float32)
 
     def with_events(self, items: np.ndarray, behaviors: np.ndarray, times: np.ndarray) -> "QueryContext":
         """Return a context that knows these events too, of items by catalog row (see `RecentEvents.with_events`)."""
@@ -177,12 +185,12 @@ class QueryContext:
         events, neighbors = self.events, self.neighbors
         arrays = {name: getattr(events, name) for name in ("items", "behaviors", "times")}
         if neighbors is not None:
-            arrays |= {f"neighbors.{name}": getattr(neighbors, name) for name in ("cutoffs", "items", "weights")}
+            arrays |= {f"neighbors.{name}": getattr(neighbors, name) for name in OF_PAIRS}
         save_safetensors(
             Path(folder) / ARRAYS_FILE,
             {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()},
         )
-        settings = {name: getattr(self, name) for name in ("windows", "num_rising", "num_recent")}
+        settings = {name: getattr(self, name) for name in ("windows", "num_rising", "num_recent", "num_nearby")}
         sizes = {"num_items": events.num_items, "num_behaviors": events.num_behaviors}
         write_json(Path(folder) / SETTINGS_FILE, {**settings, **sizes})
 
@@ -201,8 +209,18 @@ class QueryContext:
         num_items, num_behaviors = settings.pop("num_items"), settings.pop("num_behaviors")
         events = RecentEvents(**columns, num_items=num_items, num_behaviors=num_behaviors)
         of_neighbors = {name.removeprefix("neighbors."): array for name, array in arrays.items()}
-        neighbors = NeighborTable(**of_neighbors) if of_neighbors else None
+        neighbors = NeighborIndex(**of_neighbors) if of_neighbors else None
         return cls(events, neighbors, **{**settings, "windows": tuple(settings["windows"])})
+
+
+def _distinct_users(asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first of each run of queries with equal times and items, and each query's run.
+
+    The events of one session are asked for at one moment: what goes with the user's items is found once for all.
+    """
+    is_new = np.ones(len(asked.times), dtype=bool)
+    is_new[1:] = (asked.times[1:] != asked.times[:-1]) | (asked.items[1:] != asked.items[:-1]).any(axis=1)
+    return np.flatnonzero(is_new), np.cumsum(is_new) - 1
 
 
 def query_context(histories: Histories, config: Any) -> QueryContext | None:
@@ -217,7 +235,7 @@ def query_context(histories: Histories, config: Any) -> QueryContext | None:
     """
     if not (getattr(config, "trend_head", False) or getattr(config, "neighbor_head", False)):
         return None
-    neighbors = neighbor_table(histories) if config.neighbor_head else None
+    neighbors = NeighborIndex.of(histories) if config.neighbor_head else None
     return QueryContext(RecentEvents.of(histories), neighbors, tuple(config.trend_windows))
 
 

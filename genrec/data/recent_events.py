@@ -6,10 +6,12 @@ trained on what it is asked about. Every function here takes the moment and look
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from genrec.data.histories import Histories
+from genrec.data.item_counts import ItemCounts
 from genrec.data.window_sweep import WindowSweep
 
 SECONDS_PER_HOUR = 60 * 60
@@ -108,6 +110,11 @@ class RecentEvents:
         old = (self.items, self.behaviors, self.times)
         merged = [np.concatenate([before, column[known]]) for before, column in zip(old, new, strict=True)]
         return self._at(np.argsort(merged[2], kind="stable"), *merged)
+
+    @cached_property
+    def item_counts(self) -> ItemCounts:
+        """The same events by item, to look up single items."""
+        return ItemCounts.of(self.items, self.behaviors, self.times, self.num_items, self.num_behaviors)
 
     def of_behavior(self, behavior: int) -> "RecentEvents":
         """Return the events of one behavior, a ladder index."""

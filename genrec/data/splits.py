@@ -138,6 +138,44 @@ def split_temporal(
     return split
 
 
+def leave_one_out(histories: Histories, behavior: str | None = None) -> Queries:
+    """Ask for each user's last interaction, given all before it, those of its own session included.
+
+    The next-item protocol that GAMER (section 3.2) argues against: within a session, what is asked about was often met
+    a moment ago. Here to be measured beside `split_last_session`, not to report results with.
+
+    Args:
+        histories: Whole histories of all users.
+        behavior: Ask for the last interaction of this behavior, given all before it; None takes any.
+
+    Returns:
+        One query for each user who has such an interaction and another before it. It is asked at the target's time,
+        one second later where the interaction before it is of the same second, so that none counts as unknown yet.
+
+    Raises:
+        ValueError: If the ladder lacks the behavior.
+
+    Example:
+        >>> from genrec.data.histories import as_histories
+        >>> one = as_histories([[("a", "view", 0), ("a", "buy", 9), ("b", "view", 12)]], ["a", "b"], "view,buy")
+        >>> [queries.histories.items.tolist() for queries in (leave_one_out(one), leave_one_out(one, "buy"))]
+        [[0, 0], [0]]
+    """
+    rows, places = histories.rows, np.arange(len(histories.items))
+    is_asked = np.ones(len(places), dtype=bool)
+    if behavior is not None:
+        is_asked = histories.behaviors == histories.ladder.index(behavior)
+    last = np.full(len(histories), -1, dtype=np.int64)
+    np.maximum.at(last, rows[is_asked], places[is_asked])
+    is_evaluated = last > histories.offsets[:-1]
+    users, last = histories.select(is_evaluated), last[is_evaluated]
+    times = np.maximum(histories.times[last], histories.times[last - 1] + 1) if users.has_times else np.zeros_like(last)
+    numbers = np.arange(len(users.items)) - users.offsets[:-1][users.rows]
+    targets = (last - histories.offsets[:-1][is_evaluated])[users.rows]
+    users = replace(users, query_times=times)
+    return Queries(histories=users.keep(numbers < targets), targets=users.keep(numbers == targets))
+
+
 def _cuts(start_times: np.ndarray, validation_share: float, test_share: float) -> tuple[int, int]:
     in_order = np.sort(start_times)
     num_test, num_validation = (max(1, round(len(in_order) * share)) for share in (test_share, validation_share))

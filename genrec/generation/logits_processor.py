@@ -22,6 +22,7 @@ class TrieConstrainedLogitsProcessor(LogitsProcessor):
         trie: The catalog's codes.
         allowed_items: Which items may be generated, `[items]`, or `[batch, items]` with a row for each prompt, bool;
             None allows all.
+        start_token: What opens an item instead of a behavior token, for models that write none.
 
     Raises:
         ValueError: If two levels of the trie share token ids, so that a token does not tell its level, or if
@@ -34,7 +35,7 @@ class TrieConstrainedLogitsProcessor(LogitsProcessor):
         [[0, 6], [1, 5], [1, 6]]
     """
 
-    def __init__(self, trie: ItemTrie, allowed_items: Tensor | None = None) -> None:
+    def __init__(self, trie: ItemTrie, allowed_items: Tensor | None = None, *, start_token: int | None = None) -> None:
         starts = trie.level_offsets
         ends = [end for _, end in trie.level_ranges]
         if starts[0] <= FIRST_BEHAVIOR or any(end > start for end, start in zip(ends, starts[1:], strict=False)):
@@ -43,6 +44,7 @@ class TrieConstrainedLogitsProcessor(LogitsProcessor):
                 f"that begin at {starts} and end before {ends}. Add the vocabulary's level offsets to the codes."
             )
         self.trie = trie
+        self.start_token = start_token
         self.alive = None if allowed_items is None else trie.alive_nodes(allowed_items)
         self._level_starts = torch.tensor(starts)
 
@@ -84,6 +86,8 @@ class TrieConstrainedLogitsProcessor(LogitsProcessor):
         # A row shorter than this takes its first token as behavior and as code, which no token is, and so is dead.
         opens = input_ids.gather(1, place.clamp(min=0)[:, None])[:, 0]
         is_item = (opens >= FIRST_BEHAVIOR) & (opens < self._level_starts[0])
+        if self.start_token is not None:
+            is_item = opens == self.start_token
         nodes = torch.where(is_item, ROOT, DEAD_END)
         for depth in range(self.trie.num_levels):
             places = (place + 1 + depth).clamp(0, num_tokens - 1)

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "genrec.recommender.auto": ["load_recommender"],
         "genrec.recommender.base": ["Recommendation", "Recommendations", "Recommender"],
+        "genrec.recommender.encoder_decoder": ["Seq2SeqRecommender"],
         "genrec.recommender.generative": ["GenerativeRecommender"],
         "genrec.recommender.cooccurrence": ["CooccurrenceRecommender"],
         "genrec.recommender.rule_base": ["RuleRecommender"],

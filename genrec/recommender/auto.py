@@ -7,6 +7,7 @@ import torch
 
 from genrec.files import read_json
 from genrec.recommender.base import Recommender
+from genrec.recommender.checkpoint import CONFIG_FILE as MODEL_CONFIG_FILE
 from genrec.recommender.checkpoint import find_checkpoint
 from genrec.recommender.rule_base import CONFIG_FILE
 
@@ -37,6 +38,10 @@ def load_recommender(
         folder = find_checkpoint(folder_or_repo, **download)
     kind = read_json(folder / CONFIG_FILE)["recommender"] if (folder / CONFIG_FILE).is_file() else None
     sizes = {} if batch_size is None else {"batch_size": batch_size}
+    if kind is None and read_json(folder / MODEL_CONFIG_FILE).get("is_encoder_decoder"):
+        from genrec.recommender.encoder_decoder import Seq2SeqRecommender
+
+        return Seq2SeqRecommender.from_pretrained(folder, device=device, num_beams=num_beams, **sizes)
     if kind is None:
         from genrec.recommender.generative import GenerativeRecommender
 

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "genrec.training.arguments": ["GenRecTrainingArguments"],
         "genrec.training.collators": ["HistoryCollator"],
+        "genrec.training.encoder_decoder_trainer": ["EncoderDecoderTrainer"],
         "genrec.training.item_arguments": ["ItemTrainingArguments"],
         "genrec.training.item_trainer": ["ItemTrainer"],
         "genrec.training.trainer": ["GenRecTrainer"],

@@ -3,6 +3,10 @@
 User-level: a user's last interactions, each of which is predicted from those before it. Interaction-level, as GAMER's
 appendix trains its discriminative baselines: one sample per training interaction, its input the history of earlier
 sessions only, so that training asks what evaluation asks.
+
+Both may have thinned copies of the histories behind them (GAMER, section 3.3), and where a session starts in a copy is
+told by what is left of it. As in the release, copy k of K drops the ratio `k/K` at the user level, `k/(K+1)` at the
+interaction level.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from genrec.data.augmentation import drop_behaviors
 from genrec.data.histories import Histories
 from genrec.data.splits import Sessions
 from genrec.training.collators import IGNORED
@@ -77,7 +82,12 @@ class InteractionDataset(Dataset):
 
 
 def item_samples(
-    train: Histories, level: str, max_history_items: int, target_behaviors: Sequence[int] | None = None
+    train: Histories,
+    level: str,
+    max_history_items: int,
+    target_behaviors: Sequence[int] | None = None,
+    augmentation_copies: int = 0,
+    seed: int = 0,
 ) -> HistoryDataset | InteractionDataset:
     """Return the training samples of a level.
 
@@ -86,12 +96,28 @@ def item_samples(
         level: `"user"` or `"interaction"`.
         max_history_items: The items that a model reads before a target.
         target_behaviors: At the interaction level, the behaviors to predict; None means all.
+        augmentation_copies: K, the thinned copies of each history that give samples too. Thinning comes before the
+            histories are cut, so that copies reach further back.
+        seed: Seed of the thinning.
 
     Raises:
-        ValueError: If there is no such level, `target_behaviors` would be ignored, or nothing can be predicted.
+        ValueError: If there is no such level, `target_behaviors` would be ignored, `augmentation_copies` is negative,
+            or nothing can be predicted.
+
+    Example:
+        >>> from genrec.data.histories import as_histories
+        >>> events = [("a", "view", 0), ("b", "view", 9000), ("c", "buy", 18000)]
+        >>> train = as_histories([events], ["a", "b", "c"], "view,buy")
+        >>> samples = item_samples(train, "interaction", 50, target_behaviors=[1], augmentation_copies=1)
+        >>> samples.lengths.tolist()  # the copy lost one of the two views: k/(K+1) is a half
+        [3, 2]
     """
     if level not in LEVELS:
         raise ValueError(f"`level` must be one of {', '.join(LEVELS)}, got {level!r}.")
+    if augmentation_copies < 0:
+        raise ValueError(f"`augmentation_copies` must be at least 0, got {augmentation_copies}.")
+    if augmentation_copies:
+        train = drop_behaviors(train, augmentation_copies, seed, reaches_one=level == "user")
     if level == "interaction":
         return InteractionDataset(train, max_history_items, target_behaviors)
     if target_behaviors is not None:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from genrec.data.histories import Histories, Queries
+from genrec.models.discriminative import GraphModel
 from genrec.recommender.sequential import SequentialRecommender
 from genrec.training.callbacks import EpochLog
 from genrec.training.item_arguments import ItemTrainingArguments
@@ -29,12 +30,15 @@ class ItemTrainer(GenRecTrainer):
 
     Args:
         model: A model whose `forward` takes `items`, `behaviors`, `sessions`, `times` and `labels`, and which has
-            `score_items` and `set_prior`, such as `SASRecModel`. Its prior becomes the counts of `train`.
+            `score_items` and `set_prior`, such as `SASRecModel`. Its prior becomes the counts of `train`, and
+            the graph of a `GraphModel` is made of `train` too.
         args: How to train.
         train: The training histories.
         validation: The validation queries, needed unless `args.eval_strategy` is `"no"`.
         callbacks: Further callbacks.
         optimizers: An optimizer and a learning-rate schedule of your own, or None for those of `args`.
+        augmentation_copies: Thinned copies of each history that are trained on too (`genrec.training.item_samples`),
+            drawn from `args.seed`. The prior counts the histories alone.
 
     Raises:
         ValueError: If the model has another catalog or ladder than the histories, there is nothing to predict, or
@@ -63,6 +67,7 @@ class ItemTrainer(GenRecTrainer):
         validation: Queries | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
+        augmentation_copies: int = 0,
     ) -> None:
         if validation is None and args.eval_strategy != "no":
             raise ValueError("`validation` queries are needed to validate. Give them, or set `eval_strategy='no'`.")
@@ -70,9 +75,18 @@ class ItemTrainer(GenRecTrainer):
             model, train.item_ids, train.ladder, batch_size=args.per_device_eval_batch_size
         )
         model.set_prior(item_counts(train))  # type: ignore[operator]
+        if isinstance(model, GraphModel):
+            model.set_graph(*(torch.from_numpy(part) for part in (train.rows, train.items, train.behaviors)))
         self.max_history_items = model.config.max_history_items
         targets = [len(train.ladder.names) - 1] if args.target_behaviors_only else None
-        samples = item_samples(train, args.samples, self.max_history_items, targets)
+        samples = item_samples(
+            train,
+            args.samples,
+            self.max_history_items,
+            targets,
+            augmentation_copies=augmentation_copies,
+            seed=args.seed,
+        )
         self._flops_per_token = 6 * model.num_parameters(exclude_embeddings=True)
         self._use_cache = False
         self.clock = TrainingClock(int(sample_lengths(samples).sum()))

@@ -34,6 +34,14 @@ OPTIONS = {
     ],
     "push": ["--debug", "--license", "--portable", "--public", "FOLDER", "REPO_ID"],
     "init": ["--behaviors", "--debug", "--items", "--recipe", "--yes", "-y", "TABLE"],
+    "bench run": [
+        *("--allow-other-commit", "--csv", "--debug", "--in-process", "--metrics", "--output", "--seeds", "--set"),
+        *("--trial-minutes", "--trials", "--tune", "RECIPES"),
+    ],
+    "bench report": [
+        *("--against", "--allow-pending", "--debug", "--metric", "--metrics", "--models", "--output", "--runs"),
+        *("--seeds", "FILES"),
+    ],
 }
 HEAVY = ("torch", "transformers", "ibis", "duckdb", "datasets", "faiss", "sentence_transformers")
 
@@ -42,17 +50,25 @@ def spelled(parameter):
     return parameter.opts if parameter.param_type_name == "option" else [parameter.name.upper()]
 
 
+def commands_of(group, before=""):
+    """Return every command by its full name, those of groups too."""
+    found = {}
+    for name, command in group.commands.items():
+        inner = commands_of(command, f"{before}{name} ") if hasattr(command, "commands") else {before + name: command}
+        found |= inner
+    return found
+
+
 def test_the_options_are_the_ones_we_promised():
-    commands = typer.main.get_command(app).commands
     found = {
         name: sorted(option for parameter in command.params for option in spelled(parameter))
-        for name, command in commands.items()
+        for name, command in commands_of(typer.main.get_command(app)).items()
     }
     assert found == {name: sorted(options) for name, options in OPTIONS.items()}
 
 
 def test_every_command_and_option_has_help():
-    for name, command in typer.main.get_command(app).commands.items():
+    for name, command in commands_of(typer.main.get_command(app)).items():
         assert command.help, name
         assert all(parameter.help for parameter in command.params), name
 

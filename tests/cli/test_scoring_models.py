@@ -1,11 +1,13 @@
 """`genrec run` with a model that scores items: no codes, the same stages, report, card and commands."""
 
 import json
+import re
 
 import pytest
 
 from genrec import SequentialRecommender
 from genrec.cli.recipe import check_recipe
+from genrec.data import PreparedDataset
 from genrec.hub import check_checkpoint_folder, push_folder
 from genrec.recommender import GenerativeRecommender, RecencyRecommender, load_recommender
 
@@ -75,8 +77,6 @@ def test_a_checkpoint_is_loaded_by_its_kind(finished_run, tmp_path):
 
 def test_rules_and_generative_models_are_loaded_by_their_kind_too(finished, tmp_path):
     assert isinstance(load_recommender(finished.run / "checkpoint"), GenerativeRecommender)
-    from genrec.data import PreparedDataset
-
     rule = RecencyRecommender().fit(PreparedDataset.load(finished.run / "prepared").split("last-session").train)
     rule.save_pretrained(tmp_path / "rule")
     assert isinstance(load_recommender(tmp_path / "rule"), RecencyRecommender)
@@ -95,7 +95,7 @@ def test_rules_and_generative_models_are_loaded_by_their_kind_too(finished, tmp_
         ("model", {"preset": "sasrek"}, "Did you mean `sasrec`"),
         ("model", {"hidden_size": 5}, "`model` needs a `preset`"),
         ("training", {"temperature": 0.7}, "Unknown key `training.temperature`"),
-        ("training", {"augmentation_copies": 2}, "Unknown key `training.augmentation_copies`"),
+        ("training", {"augmentation_copies": "two"}, "`training.augmentation_copies` must be"),
         ("training", {"samples": 3}, "`training.samples` must be text"),
     ],
 )
@@ -116,3 +116,46 @@ def test_the_model_is_called_by_its_preset_unless_named(scoring):
     assert check_recipe(scoring).evaluation.model_name == "sasrec"
     named = check_recipe(scoring | {"evaluation": {"model_name": "sasrec-wide"}})
     assert named.evaluation.model_name == "sasrec-wide"
+
+
+@pytest.mark.parametrize(
+    ("preset", "training"),
+    [("pbat", {}), ("mbht", {"samples": "interaction", "target_behaviors_only": True})],
+)
+def test_multi_behavior_models_run_as_they_are(preset, training, scoring, write, genrec, tmp_path):
+    scoring["model"] = {**MODEL, "preset": preset}
+    scoring["training"] |= {"num_train_epochs": 1, **training}
+    result = genrec("run", write(scoring), "--debug")
+    assert result.exit_code == 0, result.output
+    recommender = load_recommender(tmp_path / "run" / "checkpoint")
+    assert isinstance(recommender, SequentialRecommender)
+    answer = genrec("recommend", tmp_path / "run" / "checkpoint", "--user", "u3", "-k", "3")
+    assert len(answer.stdout.splitlines()) == 4
+
+
+@pytest.mark.parametrize(("preset", "samples"), [("mb-gmn", "user"), ("s-mbrec", "interaction")])
+def test_graph_models_run_and_keep_the_graph_of_the_training_part(preset, samples, scoring, write, genrec, tmp_path):
+    scoring["model"] = {"preset": preset, "hidden_size": 8}
+    scoring["training"] |= {"num_train_epochs": 2, "samples": samples}
+    result = genrec("run", write(scoring), "--debug")
+    assert result.exit_code == 0, result.output
+    model = load_recommender(tmp_path / "run" / "checkpoint").model
+    train = PreparedDataset.load(tmp_path / "run" / "prepared").split("last-session").train
+    links = set(zip(train.rows.tolist(), train.items.tolist(), train.behaviors.tolist()))
+    assert model.edges.shape == (2, len(links))
+    assert int(model.item_degrees.sum()) == len(links) == model.config.num_edges
+    answer = genrec("recommend", tmp_path / "run" / "checkpoint", "--user", "u3", "-k", "3")
+    assert len(answer.stdout.splitlines()) == 4
+    with pytest.raises(ValueError, match="`model.num_edges` follows from the data"):
+        check_recipe(scoring | {"model": {"preset": preset, "num_edges": 3}})
+
+
+def test_thinned_copies_of_histories_give_samples_too(scoring, write, genrec):
+    scoring["training"] |= {"num_train_epochs": 1, "samples": "interaction"}
+    samples = []
+    for copies in (0, 2):
+        scoring["training"]["augmentation_copies"] = copies
+        result = genrec("run", write(scoring), "--debug")
+        assert result.exit_code == 0, result.output
+        samples.append(int(re.search(r"([\d,]+) training samples", result.stdout)[1].replace(",", "")))
+    assert samples[1] > samples[0]

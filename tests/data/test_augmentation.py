@@ -57,6 +57,20 @@ def test_copies_keep_order_and_lose_exactly_the_stated_numbers(histories, copies
         assert is_subsequence(events_of(copy), events_of(histories[row]))
 
 
+@pytest.mark.parametrize("copies", [1, 4])
+def test_ratios_short_of_one_leave_the_stated_numbers(histories, copies):
+    """Copy k of K loses the ratio k/(K+1): of n interactions, n k // ((K + 1) (level + 1))."""
+    result = drop_behaviors(histories, copies=copies, seed=1, reaches_one=False)
+    levels = histories.ladder.levels
+    expected = [
+        counts_that_stay(history, step, copies + 1, levels) for step in range(1, copies + 1) for history in histories
+    ]
+    expected = [counts for counts in expected if sum(counts) >= 2]
+    behaviors = [np.bincount(result[place].behaviors, minlength=5).tolist() for place in range(len(result))]
+    assert behaviors[len(histories) :] == expected
+    assert result[len(result) - 1].behaviors.tolist().count(0) > 0
+
+
 def test_originals_come_first_untouched(histories):
     result = drop_behaviors(histories, copies=2, seed=1)
     for row, history in enumerate(histories):

@@ -10,7 +10,7 @@ import pytest
 
 from genrec.data.candidates import LOOK_BACK, SMALLEST_WEIGHT, Asked, QueryContext, check_context, query_context
 from genrec.data.histories import Histories, as_histories, asked_at
-from genrec.data.neighbors import NeighborTable, neighbor_table
+from genrec.data.neighbors import PRIOR_PAIRS, NeighborIndex
 from genrec.data.recent_events import RecentEvents
 
 ITEMS, LADDER = list("abcdef"), "view,cart,buy"
@@ -52,9 +52,9 @@ def random_log(seed: int = 0, num_users: int = 25) -> Histories:
 
 
 def context_of(histories: Histories, *, with_neighbors: bool = True, **settings: object) -> QueryContext:
-    cutoffs = np.arange(1, 22) * DAY
-    neighbors = neighbor_table(histories, num_neighbors=3, cutoffs=cutoffs) if with_neighbors else None
-    return QueryContext(RecentEvents.of(histories), neighbors, (DAY, 5 * DAY), num_rising=4, num_recent=3, **settings)
+    neighbors = NeighborIndex.of(histories, window=3) if with_neighbors else None
+    sizes = {"num_rising": 4, "num_recent": 3, "num_nearby": 3}
+    return QueryContext(RecentEvents.of(histories), neighbors, (DAY, 5 * DAY), **sizes, **settings)
 
 
 def random_queries(seed: int = 1, num_queries: int = 40) -> Asked:
@@ -101,7 +101,7 @@ def test_nobody_asks_nothing():
     assert asked.items.shape == (0, 2)
     context = context_of(log_by_hand())
     assert [part.shape for part in context.rising(asked)] == [(0, 4), (0, 4, 4)]
-    assert [part.shape for part in context.nearby(asked)] == [(0, 6), (0, 6, 5)]
+    assert [part.shape for part in context.nearby(asked)] == [(0, 3), (0, 3, 9)]
 
 
 def test_whole_histories_are_asked_about_at_their_query_times():
@@ -157,41 +157,51 @@ def test_before_the_first_event_or_long_after_the_last_nothing_rises(time: int):
 
 
 def test_what_goes_with_the_users_items_by_hand():
-    neighbors = NeighborTable(
-        cutoffs=np.array([0, 1000]),
-        items=np.array([[[-1, -1]] * 6, [[B, C], [A, -1], *[[-1, -1]] * 4]], dtype=np.int32),
-        weights=np.array(
-            [[[[0, 0], [0, 0]]] * 6, [[[0.5, 0.25], [0.1, 0.2]], [[0.3, 0.4], [0, 0]], *[[[0, 0], [0, 0]]] * 4]],
-            dtype=np.float32,
-        ),
+    """Two users met a and then b, one of them c in between; b was bought once before, and long ago."""
+    log = as_histories(
+        [
+            [("a", "view", 100), ("c", "view", 200), ("b", "buy", 300)],
+            [("a", "view", DAY), ("b", "view", DAY + HOUR)],
+        ],
+        ITEMS,
+        LADDER,
     )
-    context = QueryContext(RecentEvents.of(log_by_hand()), neighbors)
+    context = QueryContext(RecentEvents.of(log), NeighborIndex.of(log), WINDOWS, num_nearby=3)
+    now = DAY + 2 * HOUR
     asked = Asked(
-        times=np.array([8200, 8200]),
-        behaviors=np.array([BUY, VIEW]),
-        items=np.array([[B, A], [A, -1]]),
-        item_times=np.array([[8200 - HOUR, 1000], [8200 + 60, 0]]),  # the last one's clock is ahead
-        item_behaviors=np.array([[VIEW, BUY], [VIEW, VIEW]]),
+        times=np.array([now, now, DAY + HOUR]),
+        behaviors=np.array([BUY, VIEW, BUY]),
+        items=np.array([[A, -1]] * 3),
+        item_times=np.zeros((3, 2)),
+        item_behaviors=np.zeros((3, 2)),
     )
     items, features = context.nearby(asked)
-    assert items.tolist() == [[A, -1, B, C], [B, C, -1, -1]]
-    least = log(SMALLEST_WEIGHT) / 3
-    weights = [[(log(w + SMALLEST_WEIGHT)) / 3 for w in both] for both in ((0.3, 0.4), (0.5, 0.25), (0.1, 0.2))]
-    of_b = [log1p(0), log1p(1) / 4, 0]  # the newest item, an hour ago, viewed where a buy is asked for
-    of_a = [log1p(1), log1p(2) / 4, 1]
-    expected = [[*weights[0], *of_b], [least, least, *of_b], [*weights[1], *of_a], [*weights[2], *of_a]]
-    np.testing.assert_allclose(features[0], expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(features[1, :2], [[*weights[1], 0, 0, 1], [*weights[2], 0, 0, 1]], rtol=1e-5, atol=1e-6)
+    assert items.tolist() == [[B, C, -1], [B, C, -1], [C, B, -1]]  # the last one sees nothing of the second user
+    norm = (3 + PRIOR_PAIRS) ** 0.5
+    of_b = [log_(1.5 / norm), log_(1.5 / norm), log1p(2), log1p(0), log1p(1) / 4]
+    counts = [2, 1, 0, 1]  # ever, bought, in the last 100 s, in the last 10,000 s
+    np.testing.assert_allclose(features[0, 0], [*of_b, *np.log1p(counts) / 2], rtol=1e-5)
+    np.testing.assert_allclose(features[1, 0, 5:], np.log1p([2, 1, 0, 1]) / 2, rtol=1e-5)  # viewed once, too
+    hours = log1p((now - 200) / HOUR) / 4
+    of_c = [log_(1 / norm), log_(1 / norm), log1p(1), 0, hours]
+    np.testing.assert_allclose(features[1, 1], [*of_c, *np.log1p([1, 1, 0, 0]) / 2], rtol=1e-5, atol=1e-7)
+    assert (features[:, 2] == 0).all()
     assert features.dtype == np.float32
 
 
-def test_before_its_first_slice_ends_an_item_has_no_neighbors():
-    histories = log_by_hand()
-    context = QueryContext(RecentEvents.of(histories), neighbor_table(histories, num_slices=3))
-    early = replace(
-        one_query(5, VIEW), items=np.array([[A, B]]), item_times=np.zeros((1, 2)), item_behaviors=np.zeros((1, 2))
-    )
-    assert (context.nearby(early)[0] == -1).all()
+def log_(weight: float) -> float:
+    return log(weight + SMALLEST_WEIGHT) / 3
+
+
+def test_queries_of_one_session_are_answered_as_if_each_were_alone():
+    context, asked = context_of(random_log()), random_queries()
+    rows = np.repeat(np.arange(40), 3)
+    many = Asked(*(getattr(asked, name)[rows] for name in Asked.__dataclass_fields__))
+    many = replace(many, behaviors=np.tile(np.arange(3), 40))
+    for place in range(120):
+        one = Asked(*(getattr(many, name)[place : place + 1] for name in Asked.__dataclass_fields__))
+        for together, alone in zip(context.nearby(many), context.nearby(one), strict=True):
+            assert (together[place] == alone[0]).all()
 
 
 def test_a_prepared_context_answers_the_same():
@@ -223,7 +233,7 @@ def test_new_events_count_at_once():
     for found, other in zip(later.rising(asked), expected.rising(asked), strict=True):
         assert found.tolist() == other.tolist()
     assert answers(later, asked)[:2] != answers(context, asked)[:2]
-    assert answers(later, asked)[2:] == answers(context, asked)[2:]  # neighbors are not counted anew
+    assert answers(later, asked)[2] == answers(context, asked)[2]  # pairs are not counted anew
 
 
 def perturbed(histories: Histories, time: int, kind: str) -> Histories:
@@ -262,7 +272,7 @@ def test_nothing_at_or_after_the_query_reaches_it(kind: str):
     assert sum(has_changed) > 20  # the same change does reach later queries
 
 
-def test_changed_events_move_no_slice_of_a_context_made_with_its_defaults():
+def test_later_events_change_nothing_in_a_context_made_with_its_defaults():
     config = SimpleNamespace(trend_head=True, neighbor_head=True, trend_windows=[DAY])
     histories = random_log()
     for time in (3 * DAY, 9 * DAY, 15 * DAY):
@@ -289,7 +299,7 @@ def test_a_saved_context_comes_back(tmp_path: Path, with_neighbors: bool):
     context.prepared(asked.times).save(tmp_path)
     loaded = QueryContext.load(tmp_path)
     assert loaded is not None
-    assert (loaded.windows, loaded.num_rising, loaded.num_recent) == ((DAY, 5 * DAY), 4, 3)
+    assert (loaded.windows, loaded.num_rising, loaded.num_recent, loaded.num_nearby) == ((DAY, 5 * DAY), 4, 3, 3)
     assert (loaded.events.num_items, loaded.events.num_behaviors) == (6, 3)
     assert [part.tolist() for part in loaded.rising(asked)] == [part.tolist() for part in context.rising(asked)]
     assert (loaded.neighbors is not None) == with_neighbors

@@ -1,17 +1,19 @@
+"""Which items go together, against the definition in plain loops, and unmoved by the future."""
+
 from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from genrec.data.histories import as_histories
-from genrec.data.neighbors import neighbor_table
+from genrec.data.histories import Histories, as_histories
+from genrec.data.neighbors import PRIOR_PAIRS, NeighborIndex
 
 ITEMS = list(range(8))
 HOUR = 3600
 
 
-def random_log(seed=0, num_users=30):
+def random_log(seed: int = 0, num_users: int = 30) -> Histories:
     rng = np.random.default_rng(seed)
     users = []
     for _ in range(num_users):
@@ -20,88 +22,77 @@ def random_log(seed=0, num_users=30):
     return as_histories(users, ITEMS, "view")
 
 
-def naive_weights(histories, cutoff, window):
-    """Return both weights of every ordered pair of items from events strictly before the cutoff, by the definition."""
-    directed, events = defaultdict(float), np.zeros(len(ITEMS))
+def naive_nearby(histories: Histories, recent: list[int], now: int, window: int) -> dict[int, list[float]]:
+    """Return of each neighbor: together, after, pairs, first rank, newest; every pair before now is looked at."""
+    pairs = defaultdict(list)
     for history in histories:
-        items = [item for item, time in zip(history.items.tolist(), history.times, strict=True) if time < cutoff]
-        for place, item in enumerate(items):
-            events[item] += 1
-            for distance, later in enumerate(items[place + 1 : place + 1 + window], 1):
-                if later != item:
-                    directed[item, later] += 1 / distance
-    followers = defaultdict(float)
-    for (first, _), weight in directed.items():
-        followers[first] += weight
-    pairs = {pair for first, second in directed for pair in ((first, second), (second, first))}
-    return {
-        (i, j): (
-            directed[i, j] / followers[i] if directed[i, j] else 0.0,
-            (directed[i, j] + directed[j, i]) / np.sqrt(events[i] * events[j]),
-        )
-        for i, j in sorted(pairs)
-    }
+        events = list(zip(history.items.tolist(), history.times.tolist(), strict=True))
+        for place, (item, _) in enumerate(events):
+            for distance, (later, time) in enumerate(events[place + 1 : place + 1 + window], 1):
+                if later != item and time < now:
+                    pairs[item].append((later, distance, time))
+                    pairs[later].append((item, -distance, time))
+    found = defaultdict(lambda: [0.0, 0.0, 0, 99, 0])
+    for rank, item in enumerate(recent):
+        norm = (len(pairs[item]) + PRIOR_PAIRS) ** 0.5
+        for other, step, time in pairs[item]:
+            weight = 1 / (abs(step) * (1 + rank) * norm)
+            together, after, count, first, newest = found[other]
+            after += weight * (step > 0)
+            found[other] = [together + weight, after, count + 1, min(first, rank), max(newest, time)]
+    return found
 
 
 @pytest.mark.parametrize("window", [1, 3, 100])
-def test_every_slice_agrees_with_its_definition(window):
+def test_what_is_nearby_agrees_with_its_definition(window: int):
     histories = random_log()
-    table = neighbor_table(histories, num_slices=5, num_neighbors=7, window=window)
-    for cutoff, items, weights in zip(table.cutoffs, table.items, table.weights, strict=True):
-        found = {
-            (row, int(neighbor)): tuple(weights[row, place])
-            for row in ITEMS
-            for place, neighbor in enumerate(items[row])
-            if neighbor >= 0
-        }
-        expected = naive_weights(histories, cutoff, window)
-        assert found.keys() == expected.keys()
-        for pair, both in expected.items():
-            assert found[pair] == pytest.approx(both, abs=1e-6)
+    index = NeighborIndex.of(histories, window)
+    rng = np.random.default_rng(7)
+    for now in rng.integers(1, 220 * HOUR, size=30).tolist():
+        recent = rng.choice(8, size=2, replace=False)
+        found = index.nearby(recent[None], np.array([now]), num_neighbors=8, num_pairs=1000)
+        expected = naive_nearby(histories, recent.tolist(), now, window)
+        items = found.items[0][found.items[0] >= 0].tolist()
+        assert sorted(items) == sorted(expected)
+        for place, item in enumerate(items):
+            assert [float(part[0, place]) for part in found[1:]] == pytest.approx(expected[item])
+        order = [(item not in recent, -found.together[0, place]) for place, item in enumerate(items)]
+        assert order == sorted(order)
+        assert all((part[0, len(items) :] == 0).all() for part in found[1:])
 
 
-def test_the_strongest_neighbors_come_first_and_are_kept():
-    histories = random_log()
-    whole, short = neighbor_table(histories, 4, 7), neighbor_table(histories, 4, 3)
-    sums = whole.weights.sum(axis=3)
-    assert (np.diff(sums, axis=2) <= 1e-6).all()
-    assert ((whole.items >= 0) == (sums > 0)).all()
-    assert (short.items == whole.items[:, :, :3]).all()
-    assert (short.weights == whole.weights[:, :, :3]).all()
+def test_a_short_list_is_the_beginning_of_a_long_one():
+    index, recent, times = NeighborIndex.of(random_log()), np.array([[0, 1], [2, -1]]), np.full(2, 300 * HOUR)
+    whole, short = index.nearby(recent, times, 6), index.nearby(recent, times, 2)
+    for name in whole._fields:
+        assert (getattr(whole, name)[:, :2] == getattr(short, name)).all()
 
 
-def test_slices_hold_equal_numbers_of_events_and_the_first_is_empty():
-    histories = random_log()
-    table = neighbor_table(histories, num_slices=5)
-    times = np.sort(histories.times)
-    assert table.cutoffs[0] == times[0]
-    assert table.cutoffs[-1] == times[-1] + 1
-    shares = np.searchsorted(times, table.cutoffs) / len(times)
-    assert shares == pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=0.03)
-    assert (table.items[0] == -1).all()
-    assert (table.weights[0] == 0).all()
+def test_only_the_newest_pairs_are_looked_at():
+    """Item 0 is followed by 1 at first and by 2 in the end."""
+    log = as_histories(
+        [[(0, "view", 10 * n), (1 if n < 5 else 2, "view", 10 * n + 1)] for n in range(1, 9)], ITEMS, "view"
+    )
+    index = NeighborIndex.of(log)
+    found = index.nearby(np.array([[0]]), np.array([1000]), num_neighbors=3, num_pairs=3)
+    assert found.items.tolist() == [[2, -1, -1]]
+    assert (found.num_pairs[0, 0], found.newest[0, 0]) == (3, 81)
+    both = index.nearby(np.array([[0]]), np.array([1000]), num_neighbors=3, num_pairs=8)
+    assert both.items.tolist() in ([[1, 2, -1]], [[2, 1, -1]])
 
 
-def test_a_time_gets_the_last_slice_that_ends_by_then():
-    table = neighbor_table(random_log(), cutoffs=np.array([HOUR, 50 * HOUR, 100 * HOUR]))
-    times = [0, HOUR, 50 * HOUR - 1, 50 * HOUR, 99 * HOUR, 100 * HOUR, 900 * HOUR]
-    assert table.slices_of(times).tolist() == [0, 0, 0, 1, 1, 2, 2]
+def test_the_users_own_items_come_first_and_weights_add_up():
+    log = as_histories([[(0, "view", 10), (1, "view", 20), (2, "view", 30)]], ITEMS, "view")
+    found = NeighborIndex.of(log).nearby(np.array([[1, 0, -1]]), np.array([31]), num_neighbors=4)
+    norm = (2 + PRIOR_PAIRS) ** 0.5
+    assert found.items.tolist() == [[0, 1, 2, -1]]
+    np.testing.assert_allclose(found.together[0] * norm, [1, 1 / 2, 1 + 1 / 2 / 2, 0])
+    np.testing.assert_allclose(found.after[0] * norm, [0, 1 / 2, 1 + 1 / 2 / 2, 0])
+    assert found.num_pairs.tolist() == [[1, 1, 2, 0]]
+    assert found.first_rank.tolist() == [[0, 1, 0, 0]]
 
 
-def test_a_time_before_all_given_cutoffs_gets_an_empty_slice():
-    table = neighbor_table(random_log(), cutoffs=np.array([50 * HOUR]))
-    assert table.slices_of([49 * HOUR, 50 * HOUR]).tolist() == [0, 1]
-    assert (table.items[0] == -1).all()
-    assert (table.items[1] >= 0).any()
-
-
-def changed(histories, now):
-    """Return the log with other items at and after a moment."""
-    is_later = histories.times >= now
-    return replace(histories, items=np.where(is_later, (histories.items + 3) % 8, histories.items))
-
-
-def with_a_new_user(histories, now):
+def with_a_new_user(histories: Histories, now: int) -> Histories:
     """Return the log with one more user, who does at and after a moment what all others do."""
     is_later = histories.times >= now
     names = ("items", "behaviors", "sessions", "times")
@@ -111,47 +102,47 @@ def with_a_new_user(histories, now):
     return replace(histories, **columns, offsets=offsets, users=np.append(histories.users, 99))
 
 
-def test_perturbing_the_future_changes_no_table_of_the_past():
+def test_perturbing_the_future_changes_nothing():
     histories = random_log()
-    table = neighbor_table(histories, num_slices=6)
-    for now in np.random.default_rng(5).choice(histories.times, size=6):
-        others = [changed(histories, now), with_a_new_user(histories, now), histories.keep(histories.times < now)]
-        past = slice(table.slices_of([now])[0] + 1)
-        for other in (neighbor_table(log, cutoffs=table.cutoffs) for log in others):
-            assert (other.items[past] == table.items[past]).all()
-            assert (other.weights[past] == table.weights[past]).all()
+    index = NeighborIndex.of(histories)
+    recent = np.array([[0, 1], [3, -1], [5, 2]])
+    for now in np.random.default_rng(5).choice(histories.times, size=8):
+        is_later = histories.times >= now
+        changed = replace(histories, items=np.where(is_later, (histories.items + 3) % 8, histories.items))
+        expected = index.nearby(recent, np.full(3, now), 7)
+        for other in (changed, with_a_new_user(histories, now), histories.keep(~is_later)):
+            found = NeighborIndex.of(other).nearby(recent, np.full(3, now), 7)
+            for before, after in zip(expected, found, strict=True):
+                assert (before == after).all()
 
 
-def test_users_are_not_neighbors_and_items_not_their_own():
+def test_there_is_nothing_where_there_are_no_pairs():
     one_each = as_histories([[(0, "view", 5)], [(1, "view", 6)]], ITEMS, "view")
     repeated = as_histories([[(0, "view", 5), (0, "view", 6)]], ITEMS, "view")
     for log in (one_each, repeated, as_histories([[], []], ITEMS, "view")):
-        assert (neighbor_table(log, 2).items == -1).all()
+        assert (NeighborIndex.of(log).nearby(np.array([[0, 1]]), np.array([99]), 2).items == -1).all()
+    index = NeighborIndex.of(random_log())
+    assert (index.nearby(np.array([[-1, -1]]), np.array([300 * HOUR]), 2).items == -1).all()
+    assert (index.nearby(np.array([[0, 1]]), np.array([-5]), 2).items == -1).all()
+    assert index.nearby(np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.int64), 3).items.shape == (0, 3)
 
 
 def test_equal_neighbors_come_in_an_order_that_is_not_the_catalogs():
     """All others follow item 0 once at the same distance."""
     log = as_histories([[(0, "view", 5), (item, "view", 6)] for item in range(1, 8)], ITEMS, "view")
-    first, second = (neighbor_table(log, 2).items[-1, 0, :7].tolist() for _ in range(2))
+    first, second = (
+        NeighborIndex.of(log).nearby(np.array([[0]]), np.array([9]), 7).items[0].tolist() for _ in range(2)
+    )
     assert sorted(first) == list(range(1, 8))
     assert first == second != sorted(first)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"num_slices": 1}, "`num_slices` must be at least 2, got 1"),
-        ({"num_neighbors": 0}, "`num_neighbors` must be at least 1, got 0"),
-        ({"window": 0}, "`window` must be at least 1, got 0"),
-        ({"cutoffs": np.array([])}, r"`cutoffs` must be one or more rising moments in seconds, got \[\]"),
-        ({"cutoffs": np.array([5, 5])}, r"rising moments in seconds, got \[5, 5\]"),
-    ],
-)
-def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        neighbor_table(random_log(), **settings)
+@pytest.mark.parametrize("window", [0, 128])
+def test_an_impossible_window_is_refused(window: int):
+    with pytest.raises(ValueError, match=f"`window` must be 1 to 127 events, got {window}"):
+        NeighborIndex.of(random_log(), window)
 
 
 def test_a_log_without_times_is_refused():
     with pytest.raises(ValueError, match="need the time of each event"):
-        neighbor_table(as_histories([[(0, "view"), (1, "view")]], ITEMS, "view"))
+        NeighborIndex.of(as_histories([[(0, "view"), (1, "view")]], ITEMS, "view"))

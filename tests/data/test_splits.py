@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from genrec.data.histories import Histories, as_histories
-from genrec.data.splits import Sessions, split_last_session, split_temporal
+from genrec.data.histories import Histories, as_histories, asked_at
+from genrec.data.splits import Sessions, leave_one_out, split_last_session, split_temporal
 
 HOUR = 3600
 
@@ -127,3 +127,44 @@ def random_splits(seed):
         users.append([(int(generator.integers(10)), "view", int(time)) for time in times])
     whole = as_histories(users, list(range(10)), "view", gap_minutes=60)
     return split_last_session(whole), split_temporal(whole, 0.15, 0.15)
+
+
+SHOP = [
+    [("a", "view", 0), ("b", "view", 60), ("a", "buy", 120), ("c", "view", 9000)],
+    [("b", "buy", 0)],  # nothing before it
+    [("c", "view", 0), ("b", "view", 5)],  # never bought
+    [],
+    [("a", "view", 7), ("a", "buy", 7)],  # in the same second
+]
+
+
+def shop():
+    return as_histories(SHOP, ["a", "b", "c"], "view,buy")
+
+
+def test_leave_one_out_asks_for_the_last_interaction_after_all_before_it():
+    queries = leave_one_out(shop())
+    assert rows_of(queries.histories) == {0: [0, 1, 0], 2: [2], 4: [0]}
+    assert rows_of(queries.targets) == {0: [2], 2: [1], 4: [0]}
+    assert queries.histories.sessions[queries.histories.offsets[1] :].tolist() == [0, 0]  # that of the target
+
+
+def test_leave_one_out_of_a_behavior_asks_for_the_last_of_its_kind():
+    queries = leave_one_out(shop(), "buy")
+    assert rows_of(queries.histories) == {0: [0, 1], 4: [0]}
+    assert rows_of(queries.targets) == {0: [0], 4: [0]}
+    assert queries.targets.behaviors.tolist() == [1, 1]
+    with pytest.raises(ValueError, match="like"):
+        leave_one_out(shop(), "like")
+
+
+def test_leave_one_out_asks_when_all_before_the_target_is_known():
+    queries = leave_one_out(shop())
+    assert queries.histories.query_times.tolist() == [9000, 5, 8]  # the last, of one second, a second later
+    assert asked_at(queries.histories).num_later == 0
+    without_times = as_histories([[("a", "view"), ("b", "view")]], ["a", "b"], "view")
+    assert leave_one_out(without_times).histories.query_times.tolist() == [0]
+
+
+def test_leave_one_out_of_nobody_is_empty():
+    assert len(leave_one_out(shop().select([1, 3]))) == 0

@@ -100,3 +100,11 @@ def test_bad_input_is_refused(trie: ItemTrie):
         TrieConstrainedLogitsProcessor(ItemTrie(torch.tensor([[5, 6], [6, 5]]), VOCAB_SIZE))
     with pytest.raises(ValueError, match=r"begin at \(2, 4\)"):
         TrieConstrainedLogitsProcessor(ItemTrie(torch.tensor([[2, 4]]), VOCAB_SIZE))
+
+
+def test_a_model_without_behavior_tokens_opens_items_with_its_start_token(trie: ItemTrie):
+    processor = TrieConstrainedLogitsProcessor(trie, start_token=0)
+    assert allowed_after(processor, [[0], [0]]) == [[5, 7], [5, 7]]
+    assert allowed_after(processor, [[0, 5, 9], [0, 7, 8], [0, 6, 8]]) == [[12, 14], [13], []]
+    assert allowed_after(processor, [[BEHAVIOR], [1], [5]]) == [[], [], []]
+    assert allowed_after(TrieConstrainedLogitsProcessor(trie), [[0]]) == [[]]

@@ -7,7 +7,7 @@ import torch
 from genrec.data.behaviors import BehaviorLadder
 from genrec.data.candidates import Asked, QueryContext
 from genrec.data.histories import Histories, as_histories, offsets_from_counts
-from genrec.data.neighbors import neighbor_table
+from genrec.data.neighbors import NeighborIndex
 from genrec.data.recent_events import RecentEvents
 from genrec.item_tokenizers.inputs import candidate_tensors, moments_asked, prompt_tensors, session_ranks
 from genrec.item_tokenizers.vocabulary import Vocabulary
@@ -111,7 +111,7 @@ def test_histories_without_times_have_none():
 def test_candidates_are_what_the_context_finds_with_codes_for_items(has_trend: bool, has_neighbors: bool):
     histories = timed_histories()
     context = QueryContext(
-        RecentEvents.of(histories), neighbor_table(histories, num_neighbors=2), (86_400,), num_rising=4, num_recent=2
+        RecentEvents.of(histories), NeighborIndex.of(histories), (86_400,), num_rising=4, num_recent=2
     )
     asked = Asked.of_histories(replace(histories, query_times=np.array([200, 200, 90_001])), 2, 2)
     tensors = candidate_tensors(context, asked, ITEM_TOKENS, has_trend=has_trend, has_neighbors=has_neighbors)

@@ -14,6 +14,7 @@ from genrec.models.gamer import GamerConfig, GamerForCausalLM
 
 Item = tuple[int, ...]  # token ids of an item's codes
 
+NEIGHBOR_FEATURES = 9  # seven and one for each of two windows
 SIZES, OFFSETS = [3, 2, 3], [5, 8, 10]  # three behaviors: 2, 3 and 4
 ITEMS: list[Item] = [(5 + a, 8 + b, 10 + c) for a in range(3) for b in range(2) for c in range(3)]
 TINY: dict[str, Any] = {
@@ -104,7 +105,7 @@ def random_requests(lengths: list[int], seed: int = 0) -> list[Request]:
                 session=session,
                 time=session * 90_000 + 600 * length + number(50_000),
                 trend=candidates(4 if row != 1 else 0, 4),
-                neighbors=candidates(5 if row != 1 else 0, 5),
+                neighbors=candidates(5 if row != 1 else 0, NEIGHBOR_FEATURES),
             )
         )
     return requests
@@ -140,7 +141,7 @@ def candidates_of(requests: list[Request]) -> dict[str, Tensor]:
     tensors = {}
     for name, lists, num_features in (
         ("trend", [request.trend for request in requests], 4),
-        ("neighbor", [request.neighbors for request in requests], 5),
+        ("neighbor", [request.neighbors for request in requests], NEIGHBOR_FEATURES),
     ):
         most = max(map(len, lists))
         tokens = [[item for item, _ in found] + [(0, 0, 0)] * (most - len(found)) for found in lists]
@@ -216,6 +217,8 @@ def candidates_by_name(config: GamerConfig, request: Request) -> dict[str, list[
         rows = [(request.items[event], copy_features(config, request, event, visible)) for event in visible]
         if config.trend_head:
             rows = [(item, features + sum_of(request.trend, item, 4)) for item, features in rows]
+        if config.neighbor_head:
+            rows = [(item, features + sum_of(request.neighbors, item, NEIGHBOR_FEATURES)) for item, features in rows]
         found["copy"] = rows
     for name, is_on, given in (
         ("trend", config.trend_head, request.trend),
@@ -223,6 +226,8 @@ def candidates_by_name(config: GamerConfig, request: Request) -> dict[str, list[
     ):
         if is_on:
             found[name] = [(item, [*features, float(item in seen), float(item in done)]) for item, features in given]
+    if config.neighbor_head and config.copy_head:
+        found["neighbor"] = [(item, features) for item, features in found["neighbor"] if item not in seen]
     return found
 
 
@@ -240,7 +245,7 @@ def scores_of(model: GamerForCausalLM, name: str, request: Request, state: Tenso
         inner = pointer.feature_proj.weight @ torch.tensor(features) + pointer.feature_proj.bias
         inner = inner + pointer.behavior_embedding.weight[request.asked]
         score = torch.zeros(())
-        if name != "copy":
+        if name == "trend":
             inner = inner + pointer.state_proj.weight @ state
             score = sum((pointer.affinity_proj.weight @ state) @ embeddings[code] for code in item)
         items.append(item)

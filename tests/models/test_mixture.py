@@ -30,6 +30,7 @@ sys.path.append(str(Path(__file__).parent))
 from mixture_oracle import (
     HEADS,
     ITEMS,
+    NEIGHBOR_FEATURES,
     OFFSETS,
     SIZES,
     TINY,
@@ -252,7 +253,7 @@ def test_no_candidate_leaves_the_softmax_and_finite_gradients(mixture: str, soft
     batch = left_padded([request])
     assert batch["trend_tokens"].shape == (1, 0, 3)
     for width in (0, 2):  # no candidates, and two that are none
-        for name, num_features in (("trend", 4), ("neighbor", 5)):
+        for name, num_features in (("trend", 4), ("neighbor", NEIGHBOR_FEATURES)):
             batch[f"{name}_tokens"] = torch.zeros(1, width, 3, dtype=torch.long)
             batch[f"{name}_features"] = torch.full((1, width, num_features), 9.0)
         logits = model(**batch).logits[:, -1]
@@ -419,7 +420,7 @@ def test_logits_to_keep_are_the_last_ones_whatever_is_written():
         logits = model(**rows).logits
         assert logits.shape[1] == 17 + more
         for kept in (1, 2, 3, 7):
-            assert model(**rows, logits_to_keep=kept).logits.equal(logits[:, -kept:])
+            torch.testing.assert_close(model(**rows, logits_to_keep=kept).logits, logits[:, -kept:])
 
 
 @torch.no_grad()
@@ -534,7 +535,7 @@ def test_impossible_settings_are_refused(fields: dict[str, Any], message: str):
 
 def test_the_configuration_says_what_candidates_are():
     config = GamerConfig(**{**TINY, "trend_windows": [60, 3600, 86_400]})
-    assert (config.num_trend_features, config.num_neighbor_features) == (6, 5)
+    assert (config.num_trend_features, config.num_neighbor_features) == (6, 10)
     assert not config.has_mixture
     assert all(GamerConfig(**TINY, **{name: True}).has_mixture for name in ("copy_head", "trend_head", "neighbor_head"))
 

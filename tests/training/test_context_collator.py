@@ -12,7 +12,7 @@ import torch
 from genrec.data.candidates import Asked, QueryContext, query_context
 from genrec.data.histories import Histories, Queries, as_histories, asked_at
 from genrec.data.market import SyntheticMarket
-from genrec.data.neighbors import neighbor_table
+from genrec.data.neighbors import NeighborIndex
 from genrec.data.recent_events import RecentEvents
 from genrec.item_tokenizers import ChunkedIDTokenizer
 from genrec.item_tokenizers.inputs import candidate_tensors
@@ -43,7 +43,7 @@ def random_log(seed: int = 0, num_users: int = 12, longest: int = 9) -> Historie
 
 
 def context_of(histories: Histories) -> QueryContext:
-    neighbors = neighbor_table(histories, num_slices=6, num_neighbors=2)
+    neighbors = NeighborIndex.of(histories)
     return QueryContext(RecentEvents.of(histories), neighbors, (DAY, 3 * DAY), num_rising=3, num_recent=2)
 
 
@@ -154,7 +154,7 @@ def test_no_samples_give_no_candidates(is_prepared: bool):
     context = prepared_context(context, HistoryDataset(histories), None) if is_prepared else context
     batch = collator_of(context)([])
     assert batch["trend_tokens"].shape == (0, 3, 2)
-    assert batch["neighbor_features"].shape == (0, 4, 5)
+    assert batch["neighbor_features"].shape == (0, 64, 9)
     assert (batch["labels"] == -100).all()
 
 

@@ -53,6 +53,43 @@ def test_no_target_sees_its_own_session(train):
         assert 1 <= len(sample["items"]) - 1 <= 5
 
 
+def test_copies_at_the_interaction_level_lose_less_than_all_and_find_their_sessions_anew():
+    """K = 1: half of the views go, floor(3 / 2) = 1, and no buy; sessions start where the rest of them starts."""
+    events = [("a", "view", 0), ("b", "view", DAY), ("c", "buy", DAY + 60), ("d", "view", 2 * DAY)]
+    train = as_histories([events], ["a", "b", "c", "d"], "view,buy")
+    originals = [[0, 1], [0, 2], [0, 1, 2, 3]]
+    copies = {0: [[1, 2, 3]], 1: [[0, 2], [0, 2, 3]], 3: [[0, 1], [0, 2]]}  # without a, without b, without d
+    # Without a, the session of b and c is the first, so that only d has an earlier one.
+    assert originals == items_of(item_samples(train, "interaction", 50))
+    met = set()
+    for seed in range(20):
+        samples = items_of(item_samples(train, "interaction", 50, augmentation_copies=1, seed=seed))
+        assert samples[:3] == originals
+        lost = next(item for item, copy in copies.items() if samples[3:] == copy)
+        assert samples == items_of(item_samples(train, "interaction", 50, augmentation_copies=1, seed=seed))
+        met.add(lost)
+    assert met == set(copies)
+
+
+def test_copies_at_the_user_level_reach_the_whole_ratio_and_further_back(train):
+    samples = item_samples(train, "user", max_history_items=1, augmentation_copies=1)
+    # Without views, the first user keeps c and d; the others keep one purchase each and give no copy.
+    assert items_of(samples) == [[0, 3], [1, 1], [3, 0], [2, 3]]
+
+
+def test_target_behaviors_are_targets_of_every_copy(train):
+    samples = item_samples(train, "interaction", 50, target_behaviors=[1], augmentation_copies=3, seed=2)
+    assert {sample["behaviors"][-1] for sample in samples} == {1}
+    alone = item_samples(train, "interaction", 50, target_behaviors=[1])
+    assert len(samples) > len(alone)
+    assert items_of(samples)[: len(alone)] == items_of(alone)
+
+
+def test_a_negative_number_of_copies_is_refused(train):
+    with pytest.raises(ValueError, match="`augmentation_copies` must be at least 0, got -1"):
+        item_samples(train, "interaction", 50, augmentation_copies=-1)
+
+
 def test_at_the_user_level_a_sample_is_a_users_last_items_and_one_more(train):
     dataset = item_samples(train, "user", max_history_items=2)
     assert items_of(dataset) == [[2, 0, 3], [1, 1], [3, 0]]

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from genrec.data.histories import Histories, Queries, as_histories
-from genrec.models.discriminative import MODELS, SASRecConfig, SASRecModel
+from genrec.models.discriminative import MODELS, GraphModel, MBGMNModel, SASRecConfig, SASRecModel, SMBRecModel
 from genrec.training.item_arguments import ITEM_PRESETS, ItemTrainingArguments, ignored_fields
+from genrec.training.item_samples import item_samples
 from genrec.training.item_trainer import ItemTrainer
 
+ORDERED = [kind for kind in MODELS if not issubclass(kind, GraphModel)]  # graphs know no order
 NUM_ITEMS = 16
 DAY = 86_400
 
@@ -68,8 +70,10 @@ def make_args(tmp_path):
 
 
 @pytest.mark.parametrize("samples", ["user", "interaction"])
-@pytest.mark.parametrize("kind", MODELS, ids=lambda kind: kind.__name__)
-def test_every_model_learns_the_rule_from_either_kind_of_sample(kind, samples, train, validation, make_args):
+@pytest.mark.parametrize("kind", ORDERED, ids=lambda kind: kind.__name__)
+def test_every_model_of_an_order_learns_the_rule_from_either_kind_of_sample(
+    kind, samples, train, validation, make_args
+):
     epochs, batch_size = (30, 16) if samples == "user" else (6, 32)
     settings = {"num_train_epochs": epochs, "per_device_train_batch_size": batch_size, "learning_rate": 4e-3}
     args = make_args(samples=samples, eval_strategy="no", **settings)
@@ -79,6 +83,25 @@ def test_every_model_learns_the_rule_from_either_kind_of_sample(kind, samples, t
     after = trainer.evaluate()
     assert after["eval_loss"] < 0.75 * before["eval_loss"]
     assert after["eval_ndcg@10"] > max(0.6, 1.5 * before["eval_ndcg@10"])
+
+
+@pytest.mark.parametrize(("kind", "fields"), [(MBGMNModel, {}), (SMBRecModel, {"contrast_weight": 0.0})])
+def test_a_graph_model_gets_the_graph_of_the_training_part_and_learns_from_it(kind, fields, make_args):
+    draw = np.random.default_rng(0)
+
+    def clusters(num_users):
+        """Even items for some users, odd ones for the others."""
+        users = [2 * draw.permutation(NUM_ITEMS // 2)[:6] + user % 2 for user in range(num_users)]
+        return as_histories([[(item, "buy") for item in items.tolist()] for items in users], np.arange(16), "view,buy")
+
+    train, validation = clusters(80), last_asked(clusters(20))
+    args = make_args(num_train_epochs=15, eval_strategy="no", per_device_train_batch_size=16)
+    trainer = ItemTrainer(make_model(kind, **fields), args, train, validation)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.model.edges.shape == (2, len(train.items))
+    assert trainer.model.item_degrees[1].tolist() == np.bincount(train.items, minlength=NUM_ITEMS).tolist()
+    assert trainer.evaluate()["eval_loss"] < 0.75 * before
 
 
 def test_training_leaves_its_files_and_the_best_weights(train, validation, make_args, tmp_path):
@@ -216,3 +239,16 @@ def test_only_arguments_about_codes_are_ignored():
 def test_an_unknown_preset_names_those_there_are():
     with pytest.raises(ValueError, match="no training preset 'large'. Choose one of: paper, small"):
         ItemTrainingArguments.preset("large", output_dir="unused")
+
+
+def test_thinned_copies_are_trained_on_and_the_prior_counts_the_log_alone(train, make_args):
+    args = make_args(samples="interaction", eval_strategy="no", seed=3)
+    model = make_model()
+    trainer = ItemTrainer(model, args, train, augmentation_copies=2)
+    expected = item_samples(train, "interaction", 8, augmentation_copies=2, seed=3)
+    alone = item_samples(train, "interaction", 8)
+    assert len(trainer.train_dataset) == len(expected) > len(alone)
+    assert trainer.train_dataset[-1]["items"].tolist() == expected[-1]["items"].tolist()
+    plain = make_model()
+    ItemTrainer(plain, args, train)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.buffers(), plain.buffers(), strict=True))

@@ -11,7 +11,7 @@ from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
 PAD = 0
 FIRST_BEHAVIOR = 2  # token ids 0 and 1 pad and mask
-NUM_NEIGHBOR_FEATURES = 5
+NUM_PAIR_FEATURES = 7
 
 
 @strict
@@ -141,10 +141,14 @@ class GamerConfig(Qwen3Config):
         return len(self.behavior_levels)
 
     @property
+    def first_code(self) -> int:
+        """The lowest token id of a code."""
+        return FIRST_BEHAVIOR + self.num_behaviors
+
+    @property
     def level_offsets(self) -> list[int]:
         """The token id of code 0 at each level."""
-        first_code = FIRST_BEHAVIOR + self.num_behaviors
-        return list(itertools.accumulate(self.codebook_sizes[:-1], initial=first_code))
+        return list(itertools.accumulate(self.codebook_sizes[:-1], initial=self.first_code))
 
     @property
     def has_vocabulary(self) -> bool:
@@ -168,8 +172,8 @@ class GamerConfig(Qwen3Config):
 
     @property
     def num_neighbor_features(self) -> int:
-        """Features of a neighbor, see `genrec.data.candidates`."""
-        return NUM_NEIGHBOR_FEATURES
+        """Features of a neighbor: of its pairs, and counts ever and in each window (`genrec.data.candidates`)."""
+        return NUM_PAIR_FEATURES + len(self.trend_windows)
 
     def require_vocabulary(self) -> int:
         """Return `vocab_size`, computed now if the fields were set one by one.
@@ -253,7 +257,7 @@ class GamerConfig(Qwen3Config):
             raise ValueError(f"`codebook_sizes` must be at least 1 at each level, got {self.codebook_sizes}.")
         if min(self.behavior_levels) < 0:
             raise ValueError(f"`behavior_levels` count from 0, got {self.behavior_levels}.")
-        rows = FIRST_BEHAVIOR + self.num_behaviors + sum(self.codebook_sizes)
+        rows = self.first_code + sum(self.codebook_sizes)
         if self.vocab_size not in (None, rows):
             raise ValueError(
                 f"`vocab_size` is {self.vocab_size}, but {self.num_behaviors} behaviors and codebooks of "

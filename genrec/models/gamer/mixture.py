@@ -93,7 +93,8 @@ class CandidatePointer(nn.Module):
         config: The model's configuration.
         num_features: Features per candidate.
         reads_state: Whether the user's state counts: by itself, and by how well it fits a candidate's codes. A pointer
-            at the user's own items does without: few training queries repeat an item, too few to learn that much from.
+            at the user's own items or at their neighbors does without: few training queries choose one, too few to
+            learn that much from.
     """
 
     def __init__(self, config: GamerConfig, num_features: int, reads_state: bool) -> None:
@@ -142,14 +143,16 @@ class MixtureHead(nn.Module):
         super().__init__()
         self.config = config
         num_features = {
-            "copy": num_history_features(config) + config.num_trend_features * config.trend_head,
+            "copy": num_history_features(config)
+            + config.num_trend_features * config.trend_head
+            + config.num_neighbor_features * config.neighbor_head,
             "trend": config.num_trend_features + SEEN_FEATURES,
             "neighbor": config.num_neighbor_features + SEEN_FEATURES,
         }
         heads = {"copy": config.copy_head, "trend": config.trend_head, "neighbor": config.neighbor_head}
         self.pointers = nn.ModuleDict(
             {
-                name: CandidatePointer(config, num_features[name], reads_state=name != "copy")
+                name: CandidatePointer(config, num_features[name], reads_state=name == "trend")
                 for name, is_on in heads.items()
                 if is_on
             }
@@ -273,9 +276,12 @@ class MixtureHead(nn.Module):
                 )
             same = _equal_items(given.codes, codes) & given.real[:, :, None] & visible[:, None]
             seen = torch.stack([same.any(dim=2), (same & is_done[:, None]).any(dim=2)], dim=2)
-            if name == "trend" and "copy" in self.pointers:
+            own_features = torch.cat([given.features, seen.to(given.features.dtype)], dim=2)
+            found[name] = given._replace(features=own_features)
+            if "copy" in self.pointers:
                 features = torch.cat([features, same.transpose(1, 2).to(features.dtype) @ given.features], dim=2)
-            found[name] = given._replace(features=torch.cat([given.features, seen.to(given.features.dtype)], dim=2))
+                if name == "neighbor":  # an item of the user's own is the copy pointer's
+                    found[name] = found[name]._replace(real=given.real & ~seen[..., 0])
         return {"copy": Candidates(codes, features, visible), **found}
 
     def _gate_logits(self, behaviors: Tensor, features: Tensor, scores: list[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrec.models.discriminative import MODELS, DiscriminativeModel
+from genrec.models.discriminative import MODELS, DiscriminativeModel, GraphModel
 
 NUM_ITEMS, NUM_BEHAVIORS, MAX_ITEMS = 12, 3, 8
 TINY: dict[str, Any] = {
@@ -25,7 +25,16 @@ def make_scoring_model(kind: type[DiscriminativeModel], **fields: Any) -> Discri
     """Return a tiny random model in evaluation mode, always the same for the same fields."""
     torch.manual_seed(0)
     known = {name: value for name, value in {**TINY, **fields}.items() if hasattr(kind.config_class(), name)}
-    return kind(kind.config_class(**known)).eval()
+    model = kind(kind.config_class(**known)).eval()
+    if isinstance(model, GraphModel):
+        model.set_graph(*draw_events(model.num_items, model.num_behaviors))
+    return model
+
+
+def draw_events(num_items: int, num_behaviors: int, num_users: int = 5, count: int = 40) -> tuple[Tensor, ...]:
+    """Return random users, items and behaviors, `[count]` each."""
+    generator = torch.Generator().manual_seed(4)
+    return tuple(torch.randint(size, (count,), generator=generator) for size in (num_users, num_items, num_behaviors))
 
 
 def draw_histories(lengths: list[int], seed: int = 0, num_items: int = NUM_ITEMS) -> dict[str, Tensor]:

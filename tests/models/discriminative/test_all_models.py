@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from genrec.models.discriminative import DiscriminativeConfig
+from genrec.models.discriminative import DiscriminativeConfig, GraphModel
 
 from .conftest import MAX_ITEMS, NUM_BEHAVIORS, NUM_ITEMS, draw_histories, left_padded, with_labels
 
@@ -95,6 +95,8 @@ def test_the_loss_falls_and_a_planted_pattern_is_learned(kind, make_model):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    if issubclass(kind, GraphModel):
+        return  # it knows what goes together, not what comes next: see `test_graph.py`
     model.eval()
     asked = {name: values[:, :4] for name, values in batch.items() if name != "labels"}
     right = model.score_items(**asked, asked_behavior=2).argmax(dim=1) == (items[:, 3] + 1) % NUM_ITEMS
@@ -131,7 +133,8 @@ def test_a_saved_model_is_loaded_by_the_auto_classes(kind, make_model, tmp_path)
     for name, values in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], values), name
     expected = model.score_items(**batch, asked_behavior=0)
-    assert torch.equal(loaded.eval().score_items(**batch, asked_behavior=0), expected)
+    # The weights are equal, but lie elsewhere in memory, where a product may add in another order.
+    torch.testing.assert_close(loaded.eval().score_items(**batch, asked_behavior=0), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_preset_without_a_vocabulary_makes_no_model(kind):

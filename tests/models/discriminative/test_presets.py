@@ -17,7 +17,7 @@ PRESETS = sorted(
     for path in HUB_CONFIGS.glob("*/config.json")
     if json.loads(path.read_text())["model_type"] in TYPES
 )
-OUTPUT_LAYERS = ("item_embeddings.weight", "output_bias")  # grow with the catalog
+OUTPUT_LAYERS = ("item_embeddings.weight", "item_variances.weight", "output_bias")  # grow with the catalog
 
 
 def test_every_model_has_a_preset_and_a_b_variant_where_it_can():

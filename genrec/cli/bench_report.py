@@ -1,0 +1,290 @@
+"""`genrec bench report`: from benchmark files to tables, paired tests between the models, LaTeX and plots."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from genrec.cli.bench_records import RECORD_FILE
+from genrec.evaluation.benchmark_tables import (
+    Benchmark,
+    Line,
+    Place,
+    check_complete,
+    latex_tables,
+    markdown_table,
+    markdown_tables,
+    read_benchmark,
+)
+from genrec.evaluation.comparison import Comparison, compare
+from genrec.evaluation.metrics import MetricName
+from genrec.evaluation.multiple_tests import ModelTest, corrected, sign_flip_p
+from genrec.evaluation.report import EvaluationReport
+from genrec.evaluation.tables import UPPER_BOUND
+from genrec.files import read_json, write_atomically
+
+TABLE_METRICS = ("hit@1", "hit@5", "hit@10", "recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10")
+ALL_PAIRS = "all"
+RunKey = tuple[str, int]  # configuration, seed
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What a benchmark report shows.
+
+    Args:
+        seeds: The seeds that every figure needs; None means all that a file has.
+        models: Only these models; None means all that a file has.
+        metrics: The columns of the tables.
+        metric: The metric of tests and plots.
+        against: The model that each other one is tested against; None means the best of each table, `all` every pair.
+        allow_pending: Show cells without all their seeds as `pending` instead of refusing the file.
+        runs: Folder of the bench's runs, whose records of every user the tests are over; None tests over seeds.
+        output: A folder for `<log>.md`, `<log>.tex` and `<log>.png`; None prints the Markdown.
+        num_bootstrap: Resamples of the tests; no p-value is below 2 divided by it.
+    """
+
+    seeds: Sequence[int] | None = None
+    models: Sequence[str] | None = None
+    metrics: Sequence[str] = TABLE_METRICS
+    metric: str = "ndcg@10"
+    against: str | None = None
+    allow_pending: bool = False
+    runs: str | None = None
+    output: str | None = None
+    num_bootstrap: int = 5000
+
+    def __post_init__(self) -> None:
+        for name in (*self.metrics, self.metric):
+            MetricName.parse(name.partition("/")[0])
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a bench and their reports, each read once.
+
+    Args:
+        folders: (configuration, seed) -> run folder.
+    """
+
+    folders: dict[RunKey, Path] = field(default_factory=dict)
+    reports: dict[RunKey, EvaluationReport] = field(default_factory=dict)
+
+    def report(self, key: RunKey) -> EvaluationReport:
+        """Return the report of a run."""
+        if key not in self.reports:
+            self.reports[key] = EvaluationReport.load(self.folders[key] / "report.json")
+        return self.reports[key]
+
+
+def report_benchmarks(paths: Sequence[str | Path], settings: ReportSettings, *, say: Callable[[str], None]) -> None:
+    """Show the tables and tests of benchmark files, or write them; the files are all checked first.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file lacks a seed and that is not allowed, or the runs are not those of its figures.
+    """
+    benchmarks = [read_benchmark(path, seeds=settings.seeds, models=settings.models) for path in paths]
+    runs = find_runs(settings.runs) if settings.runs is not None else Runs()
+    texts = []
+    for benchmark in benchmarks:
+        _check_has(benchmark, settings)
+        if not settings.allow_pending:
+            check_complete(benchmark, [*settings.metrics, settings.metric])
+        texts.append(
+            f"{markdown_tables(benchmark, settings.metrics)}\n\n{significance_text(benchmark, settings, runs)}"
+        )
+    for benchmark, text in zip(benchmarks, texts, strict=True):
+        if settings.output is None:
+            say(text + "\n")
+        else:
+            _write(benchmark, text, settings, say)
+
+
+def significance_text(benchmark: Benchmark, settings: ReportSettings, runs: Runs) -> str:
+    """Return the paired tests of a benchmark as a Markdown table, with what they were over."""
+    tests = model_tests(benchmark, settings, runs)
+    if not tests:
+        return "No two models have all their seeds, so nothing is tested."
+    header = ["protocol", "behavior", "first", "second", "difference", "interval", "p", "p (Holm)", "over"]
+    lines = [header, *(_test_cells(test) for test in tests)]
+    num_tested = sum(test.p is not None for test in tests)
+    return "\n\n".join(
+        [
+            markdown_table(lines),
+            f"Paired tests of {settings.metric}, first minus second; Holm's correction over the {num_tested} tests of "
+            "this table. Over users and seeds: a bootstrap with 95 % interval. Over seeds alone: exact sign flips, "
+            "whose p is never below 2 / 2^seeds.",
+        ]
+    )
+
+
+def model_tests(benchmark: Benchmark, settings: ReportSettings, runs: Runs) -> list[ModelTest]:
+    """Return the tests of a benchmark on each protocol and behavior, corrected as one family."""
+    tests = []
+    for protocol, behavior in benchmark.places([settings.metric]):
+        place = protocol, behavior, settings.metric
+        for first, second in _pairs(benchmark, place, settings.against):
+            tests.append(_test(benchmark, place, first, second, settings, runs))
+    return corrected(tests)
+
+
+def find_runs(folder: str | Path) -> Runs:
+    """Return the finished runs under a folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a pair was run in two places.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"There is no folder of runs {folder}. It is the `--output` of `genrec bench`.")
+    found: dict[RunKey, Path] = {}
+    for path in sorted(Path(folder).rglob(RECORD_FILE)):
+        record = read_json(path)
+        key = record["config"], record["seed"]
+        if not record["finished"]:
+            continue
+        if key in found:
+            raise ValueError(f"{found[key]} and {path.parent} both ran {key[0]} with seed {key[1]}. Keep one of them.")
+        found[key] = path.parent
+    return Runs(found)
+
+
+def _pairs(benchmark: Benchmark, place: Place, against: str | None) -> list[tuple[Line, Line]]:
+    """Return which lines are compared: with one model, or each with each; the better first."""
+    cells = [(line, benchmark.cell(line, place)) for line in benchmark.lines if line.model != UPPER_BOUND]
+    ranked = sorted(((line, cell.mean) for line, cell in cells if cell), key=lambda entry: -entry[1])
+    lines = [line for line, _ in ranked]
+    if against == ALL_PAIRS:
+        return list(itertools.combinations(lines, 2))
+    if against is None:
+        return [(lines[0], line) for line in lines[1:]] if lines else []
+    own = [line for line in lines if against in (line.label, line.model)]
+    return [(own[0], line) for line in lines if line is not own[0]] if own else []
+
+
+def _test(
+    benchmark: Benchmark, place: Place, first: Line, second: Line, settings: ReportSettings, runs: Runs
+) -> ModelTest:
+    """Test two models over their records where the runs are at hand, else over seeds."""
+    protocol, behavior, _ = place
+    names = protocol, behavior, first.label, second.label
+    missing = [pair for pair in _needed(benchmark, place, first, second) if pair not in runs.folders]
+    reason = "" if not settings.runs else f", no run of {missing[0][0]} with seed {missing[0][1]}" if missing else ""
+    if settings.runs and not missing:
+        result, reason = _compared(place, first, second, benchmark.seeds, settings, runs)
+        if result is not None:
+            over = f"{result.records:,} records, {result.num_seeds} seeds"
+            return ModelTest(*names, result.difference, result.low, result.high, result.p, over)
+    pairs = [
+        (float(first.figures[place][seed]["value"]), float(second.figures[place][seed]["value"]))
+        for seed in benchmark.seeds
+        if seed in first.figures[place] and seed in second.figures[place]
+    ]
+    cells = benchmark.cell(first, place), benchmark.cell(second, place)
+    assert cells[0] is not None
+    assert cells[1] is not None
+    p = sign_flip_p([a - b for a, b in pairs])
+    return ModelTest(*names, cells[0].mean - cells[1].mean, None, None, p, f"{len(pairs)} seeds alone{reason}")
+
+
+def _needed(benchmark: Benchmark, place: Place, first: Line, second: Line) -> list[RunKey]:
+    """Return the runs (configuration, seed) that hold both lines' records; a rule's one run stands for all seeds."""
+    return [(line.config, _seed_of(line, place, seed)) for line in (first, second) for seed in benchmark.seeds]
+
+
+def _seed_of(line: Line, place: Place, seed: int) -> int:
+    rows = line.figures[place]
+    return seed if seed in rows else min(rows)
+
+
+def _compared(
+    place: Place, first: Line, second: Line, seeds: Sequence[int], settings: ReportSettings, runs: Runs
+) -> tuple[Comparison | None, str]:
+    """Return the comparison over records, or why there is none."""
+    protocol, behavior, metric = place
+    reports = [
+        [_report_of(runs, line, place, _seed_of(line, place, seed)) for seed in seeds] for line in (first, second)
+    ]
+    if not all(report.records for report in itertools.chain(*reports)):
+        return None, ", the runs kept no records"
+    try:
+        models = first.model, second.model
+        return (
+            compare(
+                reports[0],
+                reports[1],
+                metric,
+                behavior=behavior,
+                models=models,
+                protocol=protocol,
+                num_bootstrap=settings.num_bootstrap,
+            ),
+            "",
+        )
+    except ValueError:  # a log that is drawn anew with each seed asks other users each time
+        return None, ", the seeds asked different records"
+
+
+def _report_of(runs: Runs, line: Line, place: Place, seed: int) -> EvaluationReport:
+    """Return a run's report.
+
+    Raises:
+        ValueError: If its figure is not the one in the benchmark file.
+    """
+    report = runs.report((line.config, seed))
+    value = report.value(place[2], place[1], line.model, place[0])
+    written = line.figures[place][seed]["value"]
+    if f"{value:.6g}" != written:
+        where = f"{line.model}, {place[0]}, {place[1]}"
+        raise ValueError(
+            f"{runs.folders[line.config, seed]} reached {place[2]} {value:.6g} ({where}), but the benchmark file says "
+            f"{written}: they are not of one run. Run `genrec bench {line.config} --seeds {seed}` again, or leave "
+            "`--runs` out."
+        )
+    return report
+
+
+def _test_cells(test: ModelTest) -> list[str]:
+    interval = f"[{test.low:+.4f}, {test.high:+.4f}]" if test.low is not None and test.high is not None else "-"
+    p, adjusted = ("-" if value is None else f"{value:.4f}" for value in (test.p, test.adjusted))
+    names = [test.protocol, test.behavior, test.first, test.second]
+    return [*names, f"{test.difference:+.4f}", interval, p, adjusted, test.basis]
+
+
+def _check_has(benchmark: Benchmark, settings: ReportSettings) -> None:
+    """Refuse metrics and models that a file does not have.
+
+    Raises:
+        ValueError: If one is unknown.
+    """
+    known = sorted({place[2] for line in benchmark.lines for place in line.figures})
+    wrong = [name for name in (settings.metric,) if name not in known]
+    if settings.metrics != TABLE_METRICS:  # the default's are shown as far as a file has them
+        wrong += [name for name in settings.metrics if name not in known]
+    if wrong or not set(settings.metrics) & set(known):
+        raise ValueError(
+            f"{benchmark.log}.csv has no {(wrong or list(settings.metrics))[0]!r}. It has: {', '.join(known)}."
+        )
+    names = {name for line in benchmark.lines for name in (line.label, line.model)}
+    if settings.against not in (None, ALL_PAIRS, *names):
+        raise ValueError(
+            f"`--against` names {settings.against!r}, which {benchmark.log}.csv does not have. It has: "
+            f"{', '.join(sorted(names))}."
+        )
+
+
+def _write(benchmark: Benchmark, text: str, settings: ReportSettings, say: Callable[[str], None]) -> None:
+    """Write a benchmark's tables and, where matplotlib is installed, its plot."""
+    from genrec.evaluation.benchmark_plots import plot_benchmark
+
+    assert settings.output is not None
+    folder = Path(settings.output)
+    for suffix, content in (("md", text), ("tex", latex_tables(benchmark, settings.metrics))):
+        with write_atomically(folder / f"{benchmark.log}.{suffix}") as temporary:
+            temporary.write_text(content + "\n", encoding="utf-8")
+        say(f"[report] {folder / f'{benchmark.log}.{suffix}'}")
+    try:
+        say(f"[report] {plot_benchmark(benchmark, folder / f'{benchmark.log}.png', settings.metric)}")
+    except ImportError as error:
+        say(f"[report] no plot: {error}")

@@ -1,0 +1,258 @@
+"""Tables of benchmark files: models by metrics, the mean over seeds with an interval, as Markdown and as LaTeX.
+
+A cell is filled only if all its seeds were run: a mean over fewer would compare different things, so it is `pending`.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from genrec.evaluation.benchmark_csv import CsvRow, read_benchmark_csv
+from genrec.evaluation.protocols import MERGED
+from genrec.evaluation.tables import RULES, UPPER_BOUND, ordered_models
+
+PENDING = "pending"
+LATEX_SPECIAL = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+Place = tuple[str, str, str]  # protocol, behavior, metric
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure over seeds.
+
+    Args:
+        mean: Mean over the seeds.
+        low: The lowest end of the seeds' intervals; None where they have none.
+        high: The highest end.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model of a table, as one configuration measured it.
+
+    Args:
+        label: Its name in the table: the model's, with the configuration where the model has several.
+        model: The model's short name.
+        config: The configuration's name.
+        figures: Place -> seed -> row of the file.
+    """
+
+    label: str
+    model: str
+    config: str
+    figures: dict[Place, dict[int, CsvRow]]
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds it has a figure of."""
+        return sorted({seed for rows in self.figures.values() for seed in rows})
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The figures of one log.
+
+    Args:
+        log: The log's name, which is the file's.
+        lines: One per model and configuration; models first, then rules, then the upper bound.
+        seeds: The seeds that a figure needs.
+    """
+
+    log: str
+    lines: list[Line]
+    seeds: list[int]
+
+    def places(self, metrics: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+        """Return for each protocol and behavior those of the metrics that some model has.
+
+        Behaviors stand in the order of the file, which is that of the ladder, after `merged`.
+        """
+        known = dict.fromkeys(place for line in self.lines for place in line.figures)
+        groups = sorted(dict.fromkeys(place[:2] for place in known), key=lambda group: (group[0], group[1] != MERGED))
+        found = {group: [metric for metric in metrics if (*group, metric) in known] for group in groups}
+        return {group: names for group, names in found.items() if names}
+
+    def cell(self, line: Line, place: Place) -> Cell | None:
+        """Return a figure over the seeds, None if a seed is missing.
+
+        A rule that was run with some seeds only counts for all, if the log is the same for every seed: a rule has
+        nothing that is drawn.
+        """
+        rows = line.figures.get(place, {})
+        missing = [seed for seed in self.seeds if seed not in rows]
+        if not rows or (missing and not (line.model in RULES and self._is_one_log(place))):
+            return None
+        chosen = [rows[seed] for seed in (self.seeds if not missing else rows)]
+        ends = [(row["low"], row["high"]) for row in chosen if row["low"]]
+        return Cell(
+            mean=sum(float(row["value"]) for row in chosen) / len(chosen),
+            low=min(float(low) for low, _ in ends) if ends else None,
+            high=max(float(high) for _, high in ends) if ends else None,
+        )
+
+    def missing(self, metrics: Sequence[str]) -> list[tuple[Line, int]]:
+        """Return each line and seed of which a figure is missing that another line has."""
+        places = [(*group, metric) for group, names in self.places(metrics).items() for metric in names]
+        found: dict[tuple[int, int], tuple[Line, int]] = {}
+        for number, line in enumerate(self.lines):
+            for place in places:
+                if self.cell(line, place) is None:
+                    absent = [seed for seed in self.seeds if seed not in line.figures.get(place, {})]
+                    found |= {(number, seed): (line, seed) for seed in absent}
+        return list(found.values())
+
+    def _is_one_log(self, place: Place) -> bool:
+        """Whether the models were asked equally often with every seed, so that the seed does not make the log."""
+        counts = [{row["records"] for row in line.figures.get(place, {}).values()} for line in self.lines]
+        return all(len(different) <= 1 for different in counts)
+
+
+def read_benchmark(
+    path: str | Path, *, seeds: Sequence[int] | None = None, models: Sequence[str] | None = None
+) -> Benchmark:
+    """Read a benchmark file; rows over several seeds (`all`) are left out.
+
+    Args:
+        path: The file, `<log>.csv`.
+        seeds: The seeds that every figure needs; None means all that the file has.
+        models: Only these models, in this order, those without a row too; None means all that the file has.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it has other columns, or no figure of a seed.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no benchmark file {path}. Write it with `genrec bench RECIPE --csv {path}`.")
+    rows = [row for row in read_benchmark_csv(path) if row["seed"].isdecimal()]
+    if not rows:
+        raise ValueError(f"{path} has no figure of a single seed. Run `genrec bench RECIPE --csv {path}`.")
+    lines = _lines(rows, models)
+    found = sorted({seed for line in lines for seed in line.seeds})
+    return Benchmark(Path(path).stem, lines, list(seeds) if seeds is not None else found)
+
+
+def check_complete(benchmark: Benchmark, metrics: Sequence[str]) -> None:
+    """Refuse a benchmark with a missing seed.
+
+    Raises:
+        ValueError: If one is missing, with the command that runs it.
+    """
+    missing = benchmark.missing(metrics)
+    if missing:
+        named = [f"{line.label} with seed {seed}" for line, seed in missing]
+        line, seed = missing[0]
+        raise ValueError(
+            f"{benchmark.log}.csv lacks {', '.join(named)}. Run `genrec bench {line.config or 'RECIPE'} --seeds "
+            f"{seed}` and so on, or show such cells as `pending` with `--allow-pending`."
+        )
+
+
+def markdown_tables(benchmark: Benchmark, metrics: Sequence[str]) -> str:
+    """Return one Markdown table per protocol and behavior, the best of each column in bold."""
+    parts = []
+    for (protocol, behavior), names in benchmark.places(metrics).items():
+        header = [f"{benchmark.log}, {protocol}, {behavior}", *names]
+        lines = [[line.label, *cells] for line, cells in _texts(benchmark, (protocol, behavior), names, "**{}**")]
+        parts.append(markdown_table([header, *lines]))
+    return "\n\n".join([*parts, _note(benchmark)])
+
+
+def latex_tables(benchmark: Benchmark, metrics: Sequence[str]) -> str:
+    """Return one LaTeX table (packages: booktabs) per protocol and behavior, the best of each column in bold."""
+    parts = []
+    for (protocol, behavior), names in benchmark.places(metrics).items():
+        body = [
+            " & ".join([latex_escape(line.label), *cells]) + r" \\"
+            for line, cells in _texts(benchmark, (protocol, behavior), names, r"\textbf{{{}}}")
+        ]
+        caption = latex_escape(f"{benchmark.log}, {protocol}, {behavior}. {_note(benchmark)}")
+        head = " & ".join(["model", *map(latex_escape, names)]) + r" \\"
+        rows = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+        columns = "l" + "r" * len(names)
+        table = [rf"\begin{{tabular}}{{{columns}}}", *rows, r"\end{tabular}"]
+        parts.append("\n".join([r"\begin{table}", *table, rf"\caption{{{caption}}}", r"\end{table}"]))
+    return "\n\n".join(parts)
+
+
+def latex_escape(text: str) -> str:
+    r"""Return text that LaTeX prints as it stands.
+
+    >>> print(latex_escape("retail_rocket & 95 %"))
+    retail\_rocket \& 95 \%
+    """
+    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as a Markdown table, the first line as its header."""
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [escaped[0], ["---"] * len(escaped[0]), *escaped[1:]])
+
+
+def _lines(rows: Iterable[CsvRow], models: Sequence[str] | None) -> list[Line]:
+    """Return a line per model and configuration; of a rule or the bound, which each recipe measures, the fullest."""
+    figures: dict[tuple[str, str], dict[Place, dict[int, CsvRow]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        place = row["protocol"], row["behavior"], row["metric"]
+        figures[row["model"], row["config"]][place][int(row["seed"])] = row
+    configs: dict[str, list[str]] = defaultdict(list)
+    for model, config in figures:
+        configs[model].append(config)
+    lines = []
+    for model in models if models is not None else ordered_models(configs):
+        chosen = configs.get(model, [""])  # a wanted model without rows is a line of pending cells
+        if model in (*RULES, UPPER_BOUND):
+            chosen = [max(chosen, key=lambda config: sum(map(len, figures[model, config].values())))]
+        for config in chosen:
+            label = model if len(chosen) == 1 else f"{model} ({config})"
+            lines.append(Line(label, model, config, dict(figures[model, config])))
+    return lines
+
+
+def _texts(
+    benchmark: Benchmark, group: tuple[str, str], names: Sequence[str], bold: str
+) -> list[tuple[Line, list[str]]]:
+    """Return each line with the texts of its cells."""
+    columns = []
+    for metric in names:
+        cells = [benchmark.cell(line, (*group, metric)) for line in benchmark.lines]
+        best = _best([cell for cell, line in zip(cells, benchmark.lines, strict=True) if line.model != UPPER_BOUND])
+        columns.append(
+            [
+                _text(cell, bold if cell is not None and cell.mean == best and line.model != UPPER_BOUND else "{}")
+                for cell, line in zip(cells, benchmark.lines, strict=True)
+            ]
+        )
+    return [(line, list(texts)) for line, texts in zip(benchmark.lines, zip(*columns, strict=True), strict=True)]
+
+
+def _best(cells: Iterable[Cell | None]) -> float | None:
+    values = [cell.mean for cell in cells if cell is not None]
+    return max(values) if len(values) > 1 and max(values) > 0 else None  # nobody is best of nothing
+
+
+def _text(cell: Cell | None, form: str) -> str:
+    if cell is None:
+        return PENDING
+    interval = f" [{cell.low:.4f}, {cell.high:.4f}]" if cell.low is not None and cell.high is not None else ""
+    return form.format(f"{cell.mean:.4f}") + interval
+
+
+def _note(benchmark: Benchmark) -> str:
+    seeds = ", ".join(map(str, benchmark.seeds))
+    return (
+        f"Mean over the seeds {seeds}; in brackets the outermost ends of the seeds' 95 % bootstrap intervals over "
+        "users; bold: best of its column."
+    )

@@ -1,0 +1,128 @@
+"""What encoder-decoder models share: T5 over item codes, the loss with its temperature, and settings of `generate`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers.generation import GenerationConfig
+from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration
+
+from .configuration import EncoderDecoderConfig
+
+IGNORED_LABEL = -100
+
+
+class ItemCodeT5(T5ForConditionalGeneration):
+    """T5 that reads a history of item codes and writes the next item's: `[behavior,] c1, ..., cL, end`.
+
+    Args:
+        config: A configuration with its vocabulary filled in.
+
+    Raises:
+        ValueError: If the configuration has no vocabulary.
+    """
+
+    config_class: type[EncoderDecoderConfig] = EncoderDecoderConfig
+    config: EncoderDecoderConfig
+
+    def __init__(self, config: EncoderDecoderConfig) -> None:
+        config.require_vocabulary()
+        super().__init__(config)
+        self.generation_config = default_generation_config(config)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Any = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        temperature: float = 1.0,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput:
+        """Return the logits, and with labels the loss.
+
+        Args:
+            input_ids: The histories' tokens, each closed by the end token `[batch, tokens]`.
+            attention_mask: 0 at padding, on either side `[batch, tokens]`.
+            decoder_input_ids: What was written so far, from the start token on `[batch, written]`; with a filled cache
+                only the new ones. With labels it follows from them.
+            encoder_outputs: What the encoder gave for `input_ids`, which are then not read.
+            past_key_values: The decoder's cache.
+            labels: Tokens to write, -100 where there is no loss `[batch, written]`.
+            use_cache: Whether to return a cache; by default only without labels.
+            temperature: Divides the logits in the loss; the logits returned are untouched.
+            num_items_in_batch: What the sum over labels is divided by; the number of labels if left out.
+            **kwargs: T5's own, such as output switches.
+        """
+        if labels is not None and decoder_input_ids is None:
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+            use_cache = bool(use_cache)
+        output = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        if labels is not None:
+            output.loss = label_loss(output.logits, labels, temperature, num_items_in_batch)
+        return output
+
+
+def label_loss(
+    logits: Tensor, labels: Tensor, temperature: float = 1.0, num_items_in_batch: Tensor | int | None = None
+) -> Tensor:
+    """Return the cross-entropy of labels under tempered logits, summed and divided by a number of labels.
+
+    Args:
+        logits: `[batch, written, vocab_size]`.
+        labels: `[batch, written]`, -100 where there is no loss.
+        temperature: Divides the logits.
+        num_items_in_batch: What the sum is divided by; the number of labels if left out.
+    """
+    flat = labels.flatten()
+    total = cross_entropy(logits.flatten(0, 1).float() / temperature, flat, ignore_index=IGNORED_LABEL, reduction="sum")
+    if num_items_in_batch is None:
+        num_items_in_batch = (flat != IGNORED_LABEL).sum().clamp(min=1)
+    return total / num_items_in_batch
+
+
+def default_generation_config(config: EncoderDecoderConfig) -> GenerationConfig:
+    """Return the settings of beam search for one item; its score is the sum of its codes' log-probabilities.
+
+    As for GAMER, every setting that touches lengths or scores is stated at the value that leaves them alone. `generate`
+    needs `decoder_input_ids` (the start token and, for models with behavior tokens, the behavior asked for) and
+    `TrieConstrainedLogitsProcessor`; there is no end token, since every item has as many codes.
+
+    Args:
+        config: The model's configuration; the number of its levels is how many tokens are generated.
+    """
+    return GenerationConfig(
+        max_new_tokens=config.num_levels or None,
+        min_length=0,
+        do_sample=False,
+        num_beams=20,
+        num_return_sequences=1,
+        length_penalty=0.0,
+        early_stopping=True,
+        temperature=1.0,
+        top_k=50,
+        top_p=1.0,
+        typical_p=1.0,
+        epsilon_cutoff=0.0,
+        eta_cutoff=0.0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        renormalize_logits=False,
+        use_cache=True,
+        pad_token_id=config.pad_token_id,
+        decoder_start_token_id=config.decoder_start_token_id,
+    )
