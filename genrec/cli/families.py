@@ -46,6 +46,17 @@ def is_encoder_decoder(preset: str) -> bool:
     return issubclass(config_class(preset), EncoderDecoderConfig)
 
 
+def recommends(preset: str) -> bool:
+    """Say whether a preset's models recommend from a catalog; those that rank given candidates run in no recipe.
+
+    >>> recommends("gamer-tiny"), recommends("din")
+    (True, False)
+    """
+    from genrec.models.gamer import GamerConfig
+
+    return scores_items(preset) or is_encoder_decoder(preset) or config_class(preset) is GamerConfig
+
+
 def derived_fields(preset: str) -> tuple[str, ...]:
     """Return the fields of a preset's configuration that follow from the item tokenizer or the data."""
     from genrec.models.discriminative import GraphConfig

@@ -18,6 +18,7 @@ from genrec.cli.families import (
     derived_fields,
     ignored_training_fields,
     is_encoder_decoder,
+    recommends,
     scores_items,
     training_arguments_class,
 )
@@ -285,6 +286,11 @@ def _check_item_tokenizer(section: Any) -> dict[str, Any]:
 
 def _check_model(section: Any) -> dict[str, Any]:
     preset = _choice(section, "preset", preset_names("hub_configs"), "model")
+    if not recommends(preset):
+        raise ValueError(
+            f"`model.preset` is {preset!r}, which ranks given candidates and recommends nothing by itself. Choose "
+            "another preset, or train it with `RankingTrainer` (docs/guide-ranking.md)."
+        )
     for key in derived_fields(preset):
         if key in section:
             source, remedy = ("data", "")

@@ -165,3 +165,8 @@ def test_a_schema_holds_what_a_constructor_takes_with_its_types():
 def test_a_date_stays_text():
     recipe = load_recipe("tmall_gamer-base", ["data.interactions=log.csv", "data.start_time=2014-11-01"])
     assert recipe.data["start_time"] == "2014-11-01"
+
+
+@pytest.mark.parametrize("preset", ["din", "candidate-transformer", "gamer-ranking-tiny"])
+def test_a_model_that_only_ranks_candidates_is_no_recipes_model(preset):
+    assert "ranks given candidates" in error_of(MINIMAL | {"model": {"preset": preset}})
