@@ -6,14 +6,15 @@
 
 The recipe is that of the recommended configuration, of any size. Each rung of `LADDER` is the rung it follows with some
 settings changed; the first is the recipe with every addition off, which is the paper's causal model at the same size,
-dropout and length of history (the branch `paper-own` has the paper's two). `time` is the recipe itself. Branches change
-one setting of it. A rung that needs the items' texts is left out, and said to be, where the log has none.
+dropout and length of history (the branch `paper-own` has the paper's two). `time` is the recipe itself, which is held
+against the best rule. Branches change one setting of it. A rung that needs the items' texts is left out, and said to
+be, where the log has none.
 
 All rungs and seeds see the same users and records: a seed decides codes, weights and batches. The rules are evaluated
 once. A gain is that over the rung before (the nearest that ran, with `--rungs`) on the same records; its interval
-covers who was asked and how training fell out. Training seconds are those of the stamp, so a training that was stopped
-and gone on with counts from there. Search is timed at the end on the first seed's checkpoints, with one thread and the
-same users asked for the target behavior, all rungs in turn.
+covers who was asked and how training fell out. Training seconds are those of the stamp: `training.max_seconds` cuts
+them off, and a training that was stopped and gone on with counts from there. Search is timed at the end on the first
+seed's checkpoints, with one thread and the same users asked for the target behavior, all rungs in turn.
 
 Writes `ladder.md` (the table, printed too), `ladder.csv` (or `--csv`) and, where matplotlib is installed, `ladder.png`
 into `--output`, beside a run folder for each rung and seed; finished stages are kept. `--quick` trains two rungs on the
@@ -37,6 +38,7 @@ from genrec.cli.stages import run_stages
 from genrec.data.catalog import Catalog
 from genrec.evaluation import EvaluationReport
 from genrec.files import write_atomically
+from genrec.item_tokenizers.sizes import check_codebook_sizes
 
 
 class Rung(NamedTuple):
@@ -76,6 +78,7 @@ LADDER = {
         "paper", "paper's dropout, history", ("model.dropout=0.2", "model.max_history_items=100"), is_branch=True
     ),
 }
+RECOMMENDED = "time"
 QUICK_RECIPE, QUICK_RUNGS = "demo-quick", ("paper", "time")
 QUICK = (
     *("market.num_users=300", "market.num_items=100", "embedder={name: collaborative}"),
@@ -161,12 +164,13 @@ def has_texts(catalog: Catalog) -> bool:
 
 
 def run_ladder(plan: Mapping[str, Sequence[Recipe]]) -> dict[str, RungRuns]:
-    """Run each rung's recipes, seed by seed, so that a stopped ladder has whole columns; what is finished is kept."""
+    """Run each rung's recipes, seed by seed, so that a stopped ladder has whole columns; what is finished is kept.
+
+    Raises:
+        ValueError: If a rung's codebooks are larger than the catalog, before any training.
+    """
     first = next(iter(plan.values()))[0]
-    catalog = run_stages(first, say=print, until="prepare").prepared.catalog
-    rungs = [name for name in plan if not LADDER[name].needs_texts or has_texts(catalog)]
-    for name in [name for name in plan if name not in rungs]:
-        print(f"[ladder] no {name}: the items of this log have no texts")
+    rungs = _rungs_for(run_stages(first, say=print, until="prepare").prepared.catalog, plan)
     runs: dict[str, RungRuns] = {name: RungRuns([], []) for name in rungs}
     for number in range(len(plan[rungs[0]])):
         for name in rungs:
@@ -174,6 +178,18 @@ def run_ladder(plan: Mapping[str, Sequence[Recipe]]) -> dict[str, RungRuns]:
             runs[name].runs.append(run)
             runs[name].reports.append(EvaluationReport.load(run.folder.report))
     return runs
+
+
+def _rungs_for(catalog: Catalog, plan: Mapping[str, Sequence[Recipe]]) -> list[str]:
+    """Return the rungs that a catalog allows; say which are left out."""
+    for recipes in plan.values():
+        sizes = (recipes[0].item_tokenizer or {}).get("codebook_sizes")
+        if isinstance(sizes, list):
+            check_codebook_sizes(sizes, len(catalog))
+    is_left_out = {name: LADDER[name].needs_texts and not has_texts(catalog) for name in plan}
+    for name in (name for name in plan if is_left_out[name]):
+        print(f"[ladder] no {name}: the items of this log have no texts")
+    return [name for name in plan if not is_left_out[name]]
 
 
 def figures_of(runs: Mapping[str, RungRuns]) -> tuple[list[RungFigures], BestRule | None]:
@@ -185,7 +201,7 @@ def figures_of(runs: Mapping[str, RungRuns]) -> tuple[list[RungFigures], BestRul
         before = compared_with(name, names)
         facts = {"title": LADDER[name].title, "is_branch": LADDER[name].is_branch, "against": before}
         figures.append(rung_figures(name, runs[name], runs[before] if before else None, speeds[name], **facts))
-    full = [name for name in names if not LADDER[name].is_branch][-1]
+    full = RECOMMENDED if RECOMMENDED in names else [name for name in names if not LADDER[name].is_branch][-1]
     rule = best_rule_of(runs[names[0]].reports[0], figures[0].metric, full, runs[full].reports)
     return figures, rule
 

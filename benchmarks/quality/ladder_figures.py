@@ -29,7 +29,7 @@ class RungRuns(NamedTuple):
 
 
 class BestRule(NamedTuple):
-    """The best rule on the records, and what the last rung of the ladder gains over it."""
+    """The best rule on the records, and what a rung gains over it."""
 
     name: str
     value: float

@@ -1,23 +1,29 @@
 """SASRec against another library's: RecTools' and ours on one split, their lists counted by the same code.
 
-    python benchmarks/quality/sasrec_outside.py DATA/ml100k --other --seeds 5
-    python benchmarks/quality/sasrec_outside.py DATA/ml100k --quick
+    python -m benchmarks.quality.sasrec_outside DATA/ml100k --other --seeds 5
+    python -m benchmarks.quality.sasrec_outside DATA/ml100k --quick
 
-Without `--other` only ours is trained. RecTools is no dependency: `pip install 'rectools[torch]'` into an environment of
-its own that holds genrec too (below Python 3.13 RecTools wants numpy 1, hence also `'pyarrow<22'`).
+Without `--other` only ours is trained. RecTools is no dependency: install `'rectools[torch]'` into an environment of
+its own that holds genrec's dependencies too (below Python 3.13 RecTools wants numpy 1, hence also `'pyarrow<22'`).
 
-The protocol is RecTools' usual one: a user's last interaction is asked, all before it train and are the history (so
-that the split is its `LastNSplitter(n=1)`), every item is ranked, items of the history left out (`filter_viewed=True`,
-what its examples pass; it has no default). All interactions count alike, whatever their behavior. Nothing is chosen on
-validation data: both train for as many epochs and the last weights count. Events of one second keep the log's order.
+The protocol is RecTools' usual one: a user's last interaction is asked, all before it train and are the history
+(`LastNSplitter(1)`; with `--other` RecTools is asked whether this split and these figures are its own), every item is
+ranked, those of the history left out (`filter_viewed=True`, what its examples pass; it has no default). All
+interactions count alike, whatever their behavior. Nothing is chosen on validation data: both train for the same number
+of epochs, and the last weights count. Events of one second keep the log's order.
 
-Matched: width, layers, heads, inner width (RecTools' is the width), ReLU, dropout (of attention weights too), length,
-batches, epochs, softmax over all items, Adam with RecTools' betas, no weight decay, no clipping, and a norm before each
-sublayer and after the last. Not matched, because it is how each is written (`--like-rectools` takes the first away):
-RecTools draws all matrices from Xavier's normal distribution, ours from one of standard deviation 0.02; its residual
-around attention starts from the normed query and around the feed-forward from its normed input, keys and values being
-left as they are, ours from the sum; its positions count from the end; its pads are seen as zeros; it ranks only items
-of the last `length + 1` training interactions of a user, since no other is trained.
+Matched: width, layers, heads, inner width (RecTools' is the width), ReLU, dropout rate (of attention weights too),
+length, batches, epochs, softmax over all items, Adam with RecTools' betas, no weight decay, no clipping, and a norm
+before each sublayer and after the last. Not matched, because it is how each is written:
+
+- RecTools draws all matrices from Xavier's normal distribution, ours from one of standard deviation 0.02
+  (`--like-rectools` lets ours start from the former).
+- Its residuals start from the normed input of a sublayer, and keys and values are not normed; ours from the input, and
+  they are.
+- It drops inside the feed-forward and not after attention; ours the other way round.
+- Its positions count from the latest item, ours from the first one read; they differ for users with less than `length`.
+- Its pads are attended to, as zeros, and count as one more item of the softmax; ours do not.
+- It ranks only items that stand among the last `length + 1` training interactions of a user; ours ranks all.
 
 Prints per metric the mean and standard deviation over seeds, and the difference with Welch's 95 % t interval; within
 seed noise means that the interval holds 0. `--rows FILE` writes the figures of each seed as JSON.
@@ -32,10 +38,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from torch import nn
 from transformers import set_seed
@@ -50,6 +58,7 @@ from genrec.training.item_arguments import ItemTrainingArguments
 from genrec.training.item_trainer import ItemTrainer
 
 METRICS = {"hr@1": (hit, 1), "hr@5": (hit, 5), "hr@10": (hit, 10), "ndcg@10": (ndcg, 10), "mrr@10": (mrr, 10)}
+COLUMNS = ("user_id", "item_id", "timestamp")
 LIST_LENGTH = 10
 BEHAVIOR = "any"
 PACKAGE = "rectools[torch]"
@@ -103,14 +112,16 @@ def read_histories(folder: Path) -> Histories:
     """Return a log folder's interactions as histories of one behavior, each its own session, without times.
 
     Raises:
-        FileNotFoundError: If the folder has no `interactions.parquet`.
+        FileNotFoundError, ValueError: If the folder has no `interactions.parquet`, or that lacks a column.
     """
-    import pyarrow.parquet
-
     path = folder / "interactions.parquet"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no `interactions.parquet`. Give the folder of a log.")
-    return histories_of(pyarrow.parquet.read_table(path, columns=["user_id", "item_id", "timestamp"]).to_pydict())
+    names = pq.read_schema(path).names
+    for column in COLUMNS:
+        if column not in names:
+            raise ValueError(f"{path} needs {', '.join(COLUMNS)}; `{column}` is missing. Rename the table's column.")
+    return histories_of(pq.read_table(path, columns=list(COLUMNS)).to_pydict())
 
 
 def histories_of(columns: dict[str, list[Any]]) -> Histories:
@@ -119,17 +130,10 @@ def histories_of(columns: dict[str, list[Any]]) -> Histories:
     Args:
         columns: One entry per event in each; events of a user and a second keep their order.
     """
-    order = sorted(range(len(columns["user_id"])), key=lambda event: (_key(columns, event)))
-    table = {
-        "user_id": [columns["user_id"][event] for event in order],
-        "item_id": [columns["item_id"][event] for event in order],
-        "behavior": [BEHAVIOR] * len(order),
-    }
-    return as_histories(table, sorted(set(columns["item_id"])), BEHAVIOR)
-
-
-def _key(columns: dict[str, list[Any]], event: int) -> tuple[Any, Any]:
-    return columns["user_id"][event], columns["timestamp"][event]
+    users, times = columns["user_id"], columns["timestamp"]
+    order = sorted(range(len(users)), key=lambda event: (users[event], times[event]))
+    events = {name: [columns[name][event] for event in order] for name in ("user_id", "item_id")}
+    return as_histories({**events, "behavior": [BEHAVIOR] * len(order)}, sorted(set(columns["item_id"])), BEHAVIOR)
 
 
 def ours(queries: Queries, settings: Settings, seed: int) -> np.ndarray:
@@ -198,12 +202,11 @@ def rectools(queries: Queries, settings: Settings, seed: int) -> np.ndarray:
     Raises:
         ImportError: If RecTools is missing.
     """
-    modules = {name: import_other(name) for name in ("pandas", "rectools.dataset", "rectools.models")}
+    events = import_other("pandas").DataFrame(interactions_of(queries.histories))
+    dataset = import_other("rectools.dataset").Dataset.construct(events)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     set_seed(seed)
-    table = interactions_of(queries.histories)
-    dataset = modules["rectools.dataset"].Dataset.construct(modules["pandas"].DataFrame(table))
-    model = modules["rectools.models"].SASRecModel(
+    model = import_other("rectools.models").SASRecModel(
         n_factors=settings.width,
         n_blocks=settings.layers,
         n_heads=settings.heads,
@@ -216,9 +219,37 @@ def rectools(queries: Queries, settings: Settings, seed: int) -> np.ndarray:
         recommend_torch_device="cpu",
     )
     model.fit(dataset)
-    users = np.arange(len(queries))
-    found = model.recommend(users, dataset, k=LIST_LENGTH, filter_viewed=True)
+    found = model.recommend(np.arange(len(queries)), dataset, k=LIST_LENGTH, filter_viewed=True)
     return lists_of(found["user_id"], found["item_id"], found["rank"], len(queries))
+
+
+def check_protocol(whole: Histories, queries: Queries, lists: np.ndarray) -> None:
+    """Ask RecTools whether it splits the log in the same way, and finds the same figures in the lists.
+
+    Args:
+        whole: The histories before the split.
+        queries: What they were split into.
+        lists: Catalog rows, `[users, 10]`.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    pandas, metrics = import_other("pandas"), import_other("rectools.metrics")
+    events = pandas.DataFrame(interactions_of(whole.select(whole.lengths > 1)))
+    kept = {f"filter_{name}": False for name in ("cold_users", "cold_items", "already_seen")}
+    splitter = import_other("rectools.model_selection").LastNSplitter(1, n_splits=1, **kept)
+    train, test, _ = next(splitter.split(import_other("rectools.dataset").Interactions(events)))
+    for name, places, part in (("train", np.sort(train), queries.histories), ("test", test, queries.targets)):
+        if not np.array_equal(events["item_id"].to_numpy()[places], part.items):
+            raise ValueError(f"RecTools' `LastNSplitter(1)` gives another {name} part. Check `leave_one_out`.")
+    users, places = np.nonzero(lists >= 0)
+    found = pandas.DataFrame({"user_id": users, "item_id": lists[users, places], "rank": places + 1})
+    kinds = {"hr": metrics.HitRate, "mrr": metrics.MRR, "ndcg": partial(metrics.NDCG, divide_by_achievable=True)}
+    asked = {name: kinds[name.split("@")[0]](k=k) for name, (_, k) in METRICS.items()}
+    theirs, own = metrics.calc_metrics(asked, found, events.iloc[test]), figures_of(lists, queries.targets.items)
+    for name, value in theirs.items():
+        if not math.isclose(value, own[name], abs_tol=1e-9):
+            raise ValueError(f"RecTools finds {name} {value} in lists where we find {own[name]}. Check `figures_of`.")
 
 
 def import_other(name: str) -> Any:
@@ -308,13 +339,13 @@ def _mean_cell(values: Sequence[float]) -> str:
 def _difference_cells(difference: Difference) -> list[str]:
     if difference.is_noise is None:
         return [f"{difference.mean:+.4f}", "needs two seeds"]
-    return [
-        f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]",
-        "yes" if difference.is_noise else "no",
-    ]
+    interval = f"[{difference.low:+.4f}, {difference.high:+.4f}]"
+    return [f"{difference.mean:+.4f} {interval}", "yes" if difference.is_noise else "no"]
 
 
-def run(models: dict[str, Lists], queries: Queries, settings: Settings, seeds: int) -> dict[str, list[dict[str, float]]]:
+def run(
+    models: dict[str, Lists], queries: Queries, settings: Settings, seeds: int
+) -> dict[str, list[dict[str, float]]]:
     """Return each model's figures, one entry per seed, and print them as they come."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in models}
     for seed in range(seeds):
@@ -330,16 +361,21 @@ def run(models: dict[str, Lists], queries: Queries, settings: Settings, seeds: i
 def main(arguments: Iterable[str] | None = None) -> dict[str, list[dict[str, float]]]:
     """Train over the seeds and print the comparison."""
     given = _parser().parse_args(None if arguments is None else list(arguments))
+    for option in ("seeds", "epochs"):
+        if getattr(given, option) < 1:
+            raise ValueError(f"`--{option}` must be at least 1, got {getattr(given, option)}.")
     models: dict[str, Lists] = {"genrec": ours}
     if given.other:
         version = getattr(import_other("rectools"), "__version__", None) or import_other("rectools.version").VERSION
         print(f"RecTools {version}, torch {torch.__version__}")
         models["rectools"] = rectools
-    settings = Settings(
-        epochs=1 if given.quick else given.epochs, dropout=given.dropout, like_rectools=given.like_rectools
-    )
-    queries = leave_one_out(read_histories(given.log))
-    print(f"{len(queries):,} users, {len(queries.histories.item_ids):,} items, {settings}")
+    settings = Settings(epochs=1 if given.quick else given.epochs, like_rectools=given.like_rectools)
+    whole = read_histories(given.log)
+    queries = leave_one_out(whole)
+    print(f"{len(queries):,} users, {len(whole.item_ids):,} items, {settings}")
+    if given.other:
+        most_asked = np.argsort(-np.bincount(queries.targets.items), kind="stable")[:LIST_LENGTH]
+        check_protocol(whole, queries, np.tile(most_asked, (len(queries), 1)))
     results = run(models, queries, settings, 1 if given.quick else given.seeds)
     print(table(results))
     if given.rows is not None:
@@ -354,7 +390,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--like-rectools", action="store_true", help="start ours from Xavier's normal distribution")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
-    parser.add_argument("--dropout", type=float, default=Settings.dropout)
     parser.add_argument("--rows", type=Path, help="a JSON file for the figures of each seed")
     parser.add_argument("--quick", action="store_true", help="one epoch, one seed: only shows that it works")
     return parser

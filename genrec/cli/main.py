@@ -188,6 +188,10 @@ def recommend(
     unknown_items: Annotated[
         str, typer.Option("--unknown-items", help="`skip` or `error`, for history items outside the catalog.")
     ] = "skip",
+    at: Annotated[
+        str | None,
+        typer.Option("--at", help="The moment asked about, such as 2024-03-01T12:00; only what lies before it counts."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="Write the table here (.csv, .parquet, .jsonl) instead of printing.")
     ] = None,
@@ -208,6 +212,7 @@ def recommend(
             unknown_items=unknown_items,
             output=output,
             say=print,
+            at=at,
         )
 
 

@@ -29,6 +29,7 @@ def recommend_from(
     unknown_items: str,
     output: Path | None,
     say: Callable[[str], None],
+    at: str | None = None,
 ) -> None:
     """Recommend for the histories of a table, or for users of the run that the checkpoint belongs to.
 
@@ -46,15 +47,19 @@ def recommend_from(
         unknown_items: `"skip"` or `"error"`.
         output: Where to write the table; None prints the lists.
         say: Gets the lines that are printed.
+        at: The moment that is asked about, seconds since 1970 or ISO text; what came then or later is left out. None
+            means after everything known.
 
     Raises:
         FileNotFoundError: If a file or folder does not exist.
-        ValueError: If neither histories nor users are given, a user is unknown, or the output's suffix is.
+        ValueError: If neither histories nor users are given, a user is unknown, or the output's suffix or the time is.
     """
     if output is not None and output.suffix not in OUTPUT_SUFFIXES:
         raise ValueError(f"`--output` must end in one of {', '.join(OUTPUT_SUFFIXES)}, got {output}.")
     recommender: Any = load_recommender(checkpoint, num_beams=max(num_beams, k))
     settings = {"k": k, "behavior": behavior, "exclude_seen": exclude_seen, "unknown_items": unknown_items}
+    if at is not None:
+        settings["at"] = int(at) if at.lstrip("-").isdigit() else at
     with _histories(checkpoint, histories, users) as asked:
         lists = recommend_batches(recommender, asked.batches, num_users=asked.num_users, **settings)
         if output is None:
@@ -65,7 +70,7 @@ def recommend_from(
 
 def _write(batches: Iterator[Recommendations], output: Path, say: Callable[[str], None]) -> None:
     """Write all lists; the first batch that has any tells the columns' types."""
-    num_users = num_unknown = 0
+    num_users = num_unknown = num_later = 0
     waiting: list[Recommendations] = []
     for first in batches:
         waiting.append(first)
@@ -74,15 +79,16 @@ def _write(batches: Iterator[Recommendations], output: Path, say: Callable[[str]
     with open_table_writer(output, waiting[-1].to_table().schema) as write:
         for lists in chain(waiting, batches):
             num_users, num_unknown = num_users + len(lists), num_unknown + lists.num_unknown
+            num_later += lists.num_later
             write(lists.to_table())
-    _say_unknown(num_unknown, say)
+    _say_skipped(num_unknown, num_later, say)
     say(f"Wrote {num_users:,} users' lists to {output}.")
 
 
 def _print(batches: Iterable[Recommendations], num_users: int, recommender: Any, say: Callable[[str], None]) -> None:
     """Print the lists of the first users."""
     lists = next(iter(batches))
-    _say_unknown(lists.num_unknown, say)
+    _say_skipped(lists.num_unknown, lists.num_later, say)
     titles = _titles(recommender)
     for user, recommendation in list(zip(lists.users.tolist(), lists))[:USERS_PRINTED]:
         say(f"user {user}")
@@ -92,9 +98,11 @@ def _print(batches: Iterable[Recommendations], num_users: int, recommender: Any,
         say(f"... and {num_users - USERS_PRINTED:,} more users; write them all with `--output FILE`.")
 
 
-def _say_unknown(num_unknown: int, say: Callable[[str], None]) -> None:
+def _say_skipped(num_unknown: int, num_later: int, say: Callable[[str], None]) -> None:
     if num_unknown:
         say(f"Skipped {num_unknown:,} interactions whose item the catalog lacks.")
+    if num_later:
+        say(f"Skipped {num_later:,} interactions that are not before the moment asked about.")
 
 
 def _titles(recommender: Any) -> dict[Any, str]:

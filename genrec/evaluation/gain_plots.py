@@ -25,6 +25,10 @@ class GainBar(NamedTuple):
         low: Lower end of the metric's interval.
         high: Its upper end.
         is_branch: Whether the step leads off the ladder, to something tried beside it; drawn pale.
+
+    Example:
+        >>> GainBar("+ copying", repeat=0.25, first_time=0.125, low=0.3, high=0.5).total
+        0.375
     """
 
     name: str
@@ -33,6 +37,11 @@ class GainBar(NamedTuple):
     low: float
     high: float
     is_branch: bool = False
+
+    @property
+    def total(self) -> float:
+        """The metric."""
+        return self.repeat + self.first_time
 
 
 def plot_gains(
@@ -69,7 +78,7 @@ def plot_gains(
 
 def _draw_bars(axis: "Axes", bars: Sequence[GainBar]) -> None:
     places = np.arange(len(bars))
-    repeat, totals = (np.array([sum(bar[1:end]) for bar in bars]) for end in (2, 3))
+    repeat, totals = np.array([bar.repeat for bar in bars]), np.array([bar.total for bar in bars])
     lower = axis.bar(places, repeat, width=0.65, color=COLORS[0], label=REPEAT)
     upper = axis.bar(places, totals - repeat, width=0.65, bottom=repeat, color=COLORS[4], label=FIRST_TIME)
     for bar, *patches in zip(bars, lower, upper, strict=True):

@@ -147,7 +147,7 @@ def test_a_rung_that_reads_texts_is_left_out_where_there_are_none(tmp_path, monk
         ran.append((recipe.evaluation.model_name, recipe.seed, until))
         EvaluationReport([]).save(tmp_path / "report.json")
         folder = SimpleNamespace(report=tmp_path / "report.json")
-        return SimpleNamespace(prepared=SimpleNamespace(catalog=Catalog(["1", "2"])), folder=folder)
+        return SimpleNamespace(prepared=SimpleNamespace(catalog=Catalog(list(range(256)))), folder=folder)
 
     monkeypatch.setattr(ladder, "run_stages", run_stages)
     plan = {name: [recipe_of(name, seed) for seed in (0, 1)] for name in ("time", "joined-codes")}
@@ -156,6 +156,13 @@ def test_a_rung_that_reads_texts_is_left_out_where_there_are_none(tmp_path, monk
     assert list(runs) == ["time"]
     assert len(runs["time"].reports) == 2
     assert "no joined-codes: the items of this log have no texts" in capsys.readouterr().out
+
+
+def test_codebooks_larger_than_the_catalog_are_refused_before_any_training(monkeypatch):
+    prepared = SimpleNamespace(catalog=Catalog(list(range(100))))
+    monkeypatch.setattr(ladder, "run_stages", lambda recipe, *, say, until: SimpleNamespace(prepared=prepared))
+    with pytest.raises(ValueError, match="256 codes at level 0 and there are 100 items"):
+        run_ladder({name: [recipe_of(name)] for name in ("time", "codes-3x256")})
 
 
 def test_texts_are_words_not_signs():
@@ -285,12 +292,30 @@ def test_all_rungs_are_timed_in_turn_on_the_same_users_with_one_thread(monkeypat
     for name, run in runs.items():
         run.name = name
     before = torch.get_num_threads()
+    torch.set_num_threads(2)
     speeds = search_speeds(runs)
+    threads_after = torch.get_num_threads()
+    torch.set_num_threads(before)
     assert [call[0] for call in calls] == ["paper", "time", *("paper", "time", "time", "paper", "paper", "time")]
     assert {(tuple(users), k, behavior, threads) for _, users, k, behavior, threads in calls} == {((0, 1), 4, "buy", 1)}
-    assert torch.get_num_threads() == before
+    assert threads_after == 2
     assert speeds["paper"].relative == 1
     assert speeds["time"].users == 2
+
+
+def test_a_speed_is_a_ratio_of_the_same_round_and_its_median():
+    speed = ladder_search.speed_of([4.0, 8.0, 5.0], [2.0, 8.0, 3.0], num_users=10)
+    assert speed == SearchSpeed(users_per_second=2.0, relative=0.6, users=10)
+
+
+def test_the_recommended_rung_is_held_against_the_rule_whatever_comes_after_it(monkeypatch):
+    monkeypatch.setattr(ladder, "search_speeds", lambda runs: dict.fromkeys(runs, SPEED))
+    reports = {name: report_of(name, [1, 0, 2, 3]) for name in ("paper", "time", "joined-codes", "codes-3x256")}
+    reports["paper"] = reports["paper"].merge(report_of("recency", [0, 1, 3, 2]))
+    figures, rule = ladder.figures_of({name: fake_runs([report]) for name, report in reports.items()})
+    assert [each.against for each in figures] == [None, "paper", "time", "time"]
+    assert [each.is_branch for each in figures] == [False, False, False, True]
+    assert (rule.name, rule.rung) == ("recency", "time")
 
 
 def comparison(difference, low, high, second=0.0):

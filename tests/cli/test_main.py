@@ -20,6 +20,7 @@ OPTIONS = {
     "evaluate": [*COMMON, "RECIPE"],
     "recommend": [
         *(
+            "--at",
             "--behavior",
             "--debug",
             "--exclude-seen",

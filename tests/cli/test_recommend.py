@@ -27,6 +27,22 @@ def test_lists_are_printed_by_user(finished, genrec, histories):
     assert {int(line.split()[1]) for line in lines if line.startswith("   ")} <= ITEM_IDS
 
 
+@pytest.mark.parametrize("moment", ["1700000060", "2023-11-14T22:14:20"])
+def test_a_moment_leaves_out_what_came_then_or_later(finished, genrec, histories, tmp_path, moment):
+    earlier = tmp_path / "earlier.csv"
+    earlier.write_text(
+        "user_id,item_id,behavior,timestamp\n7,3,view,1700000000\n8,5,view,1700000000\n8,999,buy,1700000009\n"
+    )
+    arguments = ["-k", 5, "--at", moment]
+    result = genrec("recommend", finished.run / "checkpoint", histories, *arguments)
+    expected = genrec("recommend", finished.run / "checkpoint", earlier, *arguments)
+    assert result.exit_code == expected.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines.pop(1) == "Skipped 1 interactions that are not before the moment asked about."
+    assert lines == expected.stdout.splitlines()
+    assert "no moment" in genrec("recommend", finished.run / "checkpoint", histories, "--at", "noon").stderr
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
 def test_lists_are_written_as_a_table(finished, genrec, histories, tmp_path, suffix):
     path = tmp_path / f"lists.{suffix}"
