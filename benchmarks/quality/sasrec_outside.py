@@ -14,10 +14,10 @@ of epochs, and the last weights count. Events of one second keep the log's order
 
 Matched: width, layers, heads, inner width (RecTools' is the width), ReLU, dropout rate (of attention weights too),
 length, batches, epochs, softmax over all items, Adam with RecTools' betas, no weight decay, no clipping, and a norm
-before each sublayer and after the last. Not matched, because it is how each is written:
+before each sublayer and after the last. Not matched, because it is how each is written (the first with
+`--like-rectools weights`, the next two with `--like-rectools layers`, both with both):
 
-- RecTools draws all matrices from Xavier's normal distribution, ours from one of standard deviation 0.02
-  (`--like-rectools` lets ours start from the former).
+- RecTools draws all matrices from Xavier's normal distribution, ours from one of standard deviation 0.02.
 - Its residuals start from the normed input of a sublayer, and keys and values are not normed; ours from the input, and
   they are.
 - It drops inside the feed-forward and not after attention; ours the other way round.
@@ -45,10 +45,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from torch import nn
 from transformers import set_seed
 
 from benchmarks.quality.ranking import T_POINTS
+from benchmarks.quality.rectools_layers import PARTS, make_like_rectools
 from genrec.data.histories import Histories, Queries, as_histories
 from genrec.data.splits import leave_one_out
 from genrec.evaluation.metrics import hit, mrr, ndcg
@@ -81,7 +81,7 @@ class Settings:
         epochs: Passes over the users.
         batch_size: Users per update.
         learning_rate: Of Adam, constant.
-        like_rectools: Whether ours starts from RecTools' distribution of weights instead of its own.
+        like_rectools: What ours takes from RecTools, of `"weights"` and `"layers"` (see `rectools_layers.py`).
     """
 
     width: int = 64
@@ -92,7 +92,7 @@ class Settings:
     epochs: int = 30
     batch_size: int = 32
     learning_rate: float = 1e-3
-    like_rectools: bool = False
+    like_rectools: tuple[str, ...] = ()
 
 
 class Difference(NamedTuple):
@@ -141,8 +141,7 @@ def ours(queries: Queries, settings: Settings, seed: int) -> np.ndarray:
     set_seed(seed)
     train = queries.histories
     model = SASRecModel(config_of(settings, len(train.item_ids)))
-    if settings.like_rectools:
-        draw_like_rectools(model)
+    make_like_rectools(model, settings.like_rectools)
     with tempfile.TemporaryDirectory() as folder:
         ItemTrainer(model, arguments_of(settings, seed, folder), train).train()
     recommender = SequentialRecommender(model, train.item_ids, train.ladder)
@@ -186,14 +185,6 @@ def arguments_of(settings: Settings, seed: int, folder: str) -> ItemTrainingArgu
         disable_tqdm=True,
         use_cpu=True,
     )
-
-
-@torch.no_grad()
-def draw_like_rectools(model: nn.Module) -> None:
-    """Draw all matrices anew from Xavier's normal distribution, as RecTools does when training starts."""
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            nn.init.xavier_normal_(parameter)
 
 
 def rectools(queries: Queries, settings: Settings, seed: int) -> np.ndarray:
@@ -369,7 +360,7 @@ def main(arguments: Iterable[str] | None = None) -> dict[str, list[dict[str, flo
         version = getattr(import_other("rectools"), "__version__", None) or import_other("rectools.version").VERSION
         print(f"RecTools {version}, torch {torch.__version__}")
         models["rectools"] = rectools
-    settings = Settings(epochs=1 if given.quick else given.epochs, like_rectools=given.like_rectools)
+    settings = Settings(epochs=1 if given.quick else given.epochs, like_rectools=tuple(given.like_rectools))
     whole = read_histories(given.log)
     queries = leave_one_out(whole)
     print(f"{len(queries):,} users, {len(whole.item_ids):,} items, {settings}")
@@ -387,7 +378,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("log", type=Path, help="folder with interactions.parquet (user_id, item_id, timestamp)")
     parser.add_argument("--other", action="store_true", help=f"train RecTools' too, which needs {PACKAGE}")
-    parser.add_argument("--like-rectools", action="store_true", help="start ours from Xavier's normal distribution")
+    parser.add_argument("--like-rectools", nargs="+", choices=PARTS, default=(), help="what ours takes from RecTools")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--rows", type=Path, help="a JSON file for the figures of each seed")

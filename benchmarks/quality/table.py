@@ -30,7 +30,7 @@ def figures(path: Path) -> dict[str, list[dict[str, str]]]:
 def cell(rows: list[dict[str, str]]) -> str:
     """Return `mean [low, high] (seeds)` over the seeds' rows."""
     if not rows:
-        return "-"
+        return "pending"
     mean = sum(float(row["value"]) for row in rows) / len(rows)
     low, high = min(float(row["low"]) for row in rows), max(float(row["high"]) for row in rows)
     return f"{mean:.3f} [{low:.3f}, {high:.3f}] ({len(rows)})"

@@ -92,10 +92,14 @@ def lost_share(vectors: Tensor, quantizer: Any, codes: np.ndarray) -> float:
 def measure(settings: Settings) -> Results:
     """Compare residual k-means, the RQ-VAE and repair with what the field does."""
     results = Results(settings)
-    sizes = settings.choose([(17_000, DIM, 256), (200_000, DIM, 256)], [(3_000, 96, 32)])
-    for num_items, dim, size in sizes + ([(LARGE, DIM, 256)] if settings.large else []):
-        _residual_kmeans(results, num_items, dim, size)
-        _memory_of_fit(results, num_items, dim, size)
+    small, middle = settings.choose(((17_000, DIM, 256), (200_000, DIM, 256)), ((3_000, 96, 32), (6_000, 96, 32)))
+    _residual_kmeans(results, *small)
+    for sizes in (small, middle):
+        _memory_of_fit(results, *sizes)
+    for sizes in [middle, (LARGE, DIM, 256)] if settings.large else []:  # faiss alone takes many minutes
+        _residual_kmeans(results, *sizes)
+    if settings.large:
+        _memory_of_fit(results, LARGE, DIM, 256)
     _rqvae_epoch(results, *settings.choose((17_000, DIM, 3), (2_000, 96, 1)))
     for num_items in settings.choose([100_000, 1_000_000], [10_000]):
         _repair(results, num_items)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from benchmarks.quality.rectools_layers import make_like_rectools
 from benchmarks.quality.sasrec_outside import (
     ADAM_BETAS,
     METRICS,
@@ -18,7 +19,6 @@ from benchmarks.quality.sasrec_outside import (
     arguments_of,
     config_of,
     difference_of,
-    draw_like_rectools,
     figures_of,
     histories_of,
     interactions_of,
@@ -147,9 +147,33 @@ def test_settings_reach_model_and_training(tmp_path):
 def test_xavier_redraws_the_matrices_alone():
     model = SASRecModel(config_of(Settings(), num_items=999))
     vectors = {name: value.clone() for name, value in model.named_parameters() if value.dim() == 1}
-    draw_like_rectools(model)
+    make_like_rectools(model, ("weights",))
     assert float(model.item_embeddings.weight.detach().std()) == pytest.approx(math.sqrt(2 / (1000 + 64)), rel=0.05)
     assert all(torch.equal(vectors[name], value) for name, value in model.named_parameters() if value.dim() == 1)
+
+
+@torch.no_grad()
+def test_rectools_layers_are_the_released_equations():
+    """A second implementation on torch's own attention, which norms the queries alone."""
+    model = SASRecModel(config_of(Settings(width=16, layers=1, heads=2), num_items=9))
+    make_like_rectools(model, ("weights", "layers"))
+    layer, states = model.eval().encoder.layers[0], torch.randn(3, 5, 16)
+    attention = torch.nn.MultiheadAttention(16, 2, batch_first=True).eval()
+    attention.in_proj_weight.copy_(layer.in_proj.weight)
+    attention.in_proj_bias.copy_(layer.in_proj.bias)
+    attention.out_proj.load_state_dict(layer.out_proj.state_dict())
+    queries = layer.attention_norm(states)
+    hidden = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    inner = layer.feed_forward_norm(queries + attention(queries, states, states, attn_mask=hidden)[0])
+    expected = inner + layer.down_proj(layer.up_proj(inner).relu())
+    torch.testing.assert_close(layer(states, ~hidden[None, None]), expected)
+
+
+def test_other_layers_keep_the_weights():
+    model = SASRecModel(config_of(Settings(), num_items=9))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    make_like_rectools(model, ("layers",))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_ours_learns_what_comes_next_and_recommends_nothing_seen():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm, rotate_half
 
-from genrec.models.gamer.fused_ops import RMSNorm, gated, prefixes, rotated
+from genrec.models.gamer.fused_ops import RMSNorm, gated, place_products, prefixes, rotated
 
 
 def gradients(function: Callable[..., Tensor | tuple[Tensor, ...]], *inputs: Tensor) -> list[Tensor]:
@@ -60,6 +60,30 @@ def test_gradients_of_prefixes_add_up(num_tokens: int):
     states = drawn(2, 3, num_tokens, 4)
     plain = gradients(lambda states: tuple(states[:, :, :end] for end in (2, 4, 6, num_tokens)), states)
     torch.testing.assert_close(gradients(lambda states: prefixes(states, (2, 4, 6, num_tokens)), states), plain)
+
+
+@pytest.mark.parametrize("is_strided", [False, True])
+@pytest.mark.parametrize("has_addend", [False, True])
+def test_products_by_place_are_the_batched_ones(is_strided: bool, has_addend: bool):
+    states = drawn(7, 3, 4) if is_strided else drawn(3, 7, 4)  # as tokens come: items, places, width
+    weights, addend = drawn(3, 5, 4), drawn(3, 7, 5) if has_addend else None
+    inputs = [states, weights, *([addend] if addend is not None else [])]
+
+    def ours(states: Tensor, weights: Tensor, addend: Tensor | None = None) -> Tensor:
+        return place_products(states.transpose(0, 1) if is_strided else states, weights, addend)
+
+    def plain(states: Tensor, weights: Tensor, addend: Tensor | None = None) -> Tensor:
+        states = states.transpose(0, 1) if is_strided else states
+        products = torch.einsum("pni,poi->pno", states, weights)
+        return products if addend is None else products + addend
+
+    torch.testing.assert_close(gradients(ours, *inputs), gradients(plain, *inputs))
+
+
+def test_products_by_place_under_autocast_are_in_half_precision():
+    states, weights = drawn(3, 7, 4), drawn(3, 5, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert place_products(states, weights).dtype == torch.bfloat16
 
 
 def test_without_gradients_the_plain_formulas_run():

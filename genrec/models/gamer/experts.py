@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from .configuration_gamer import GamerConfig
-from .fused_ops import gated
+from .fused_ops import gated, place_products
 
 
 class GamerMLP(Qwen3MLP):
@@ -100,14 +100,13 @@ class PositionExperts(nn.Module):
         """Run all experts at once: a strided view of the tokens, `[places, items, width]`, by the stacked weights."""
         tokens = hidden_states.reshape(-1, self.num_experts, hidden_states.shape[-1]).transpose(0, 1)
         of_hidden, tables = self._weights()
-        if tables is None:
-            gate_up = torch.bmm(tokens, of_hidden.transpose(1, 2))
-        else:
+        of_behavior = None
+        if tables is not None:
             numbers = rows.reshape(-1, self.num_experts).t()
             firsts = torch.arange(self.num_experts, device=rows.device)[:, None] * tables.shape[1]
             of_behavior = nn.functional.embedding(firsts + numbers, tables.flatten(0, 1))
-            gate_up = torch.baddbmm(of_behavior, tokens, of_hidden.transpose(1, 2))
-        outputs = torch.bmm(self.dropout(gated(gate_up, self.act_fn)), self.down_proj.transpose(1, 2))
+        gate_up = place_products(tokens, of_hidden, of_behavior)
+        outputs = place_products(self.dropout(gated(gate_up, self.act_fn)), self.down_proj)
         return outputs.transpose(0, 1).reshape(hidden_states.shape)
 
     def _expert(self, hidden_states: Tensor, rows: Tensor, expert: int) -> Tensor:

@@ -6,6 +6,7 @@ are better, since they fuse with what stands around them.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,6 +63,28 @@ def gated(gate_up: Tensor, act_fn: Callable[[Tensor], Tensor]) -> Tensor:
     if _is_inference(gate_up):
         return nn.functional.silu(gate).mul_(up)
     return _SiLUGate.apply(gate_up)
+
+
+def place_products(states: Tensor, weights: Tensor, addend: Tensor | None = None) -> Tensor:
+    """Return each place's states times the place's weights: `states @ weights.mT + addend`, one batched product.
+
+    Trained on a CPU without compiling, the products run one after the other: each has hundreds of rows, for which plain
+    matrix products are an eighth faster than batched ones.
+
+    Args:
+        states: `[places, items, inputs]`, any strides.
+        weights: `[places, outputs, inputs]`.
+        addend: `[places, items, outputs]`, or None.
+
+    Example:
+        >>> place_products(torch.ones(2, 3, 4), torch.ones(2, 5, 4), torch.ones(2, 3, 5))[1, 2].tolist()
+        [5.0, 5.0, 5.0, 5.0, 5.0]
+    """
+    is_plain = states.dtype == weights.dtype and not torch.is_autocast_enabled(states.device.type)
+    if torch.compiler.is_compiling() or _is_inference(states) or states.device.type != "cpu" or not is_plain:
+        products = torch.bmm if addend is None else partial(torch.baddbmm, addend)
+        return products(states, weights.transpose(1, 2))
+    return _PlaceProducts.apply(states, weights, addend)
 
 
 def prefixes(states: Tensor, ends: Sequence[int]) -> tuple[Tensor, ...]:
@@ -139,6 +162,33 @@ class _SiLUGate(torch.autograd.Function):
         torch.mul(gradient, nn.functional.silu(gate), out=of_up)
         of_gate.copy_(torch.ops.aten.silu_backward(gradient * up, gate))
         return result
+
+
+class _PlaceProducts(torch.autograd.Function):
+    """y = x w' + a for each place, so dx = dy w, dw = dy' x and da = dy."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weights: Tensor, addend: Tensor | None) -> Tensor:
+        states = states.contiguous()  # products of strided rows lose what single products win
+        ctx.save_for_backward(states, weights)
+        output = states.new_empty(*states.shape[:2], weights.shape[1])
+        for place, (inputs, weight, result) in enumerate(zip(states, weights, output, strict=True)):
+            if addend is None:
+                torch.mm(inputs, weight.t(), out=result)
+            else:
+                torch.addmm(addend[place], inputs, weight.t(), out=result)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        states, weights = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        of_states, of_weights = torch.empty_like(states), weights.new_empty(weights.shape)
+        for place, part in enumerate(gradient):
+            torch.mm(part, weights[place], out=of_states[place])
+            torch.mm(part.t(), states[place], out=of_weights[place])
+        return of_states, of_weights, gradient if ctx.needs_input_grad[2] else None
 
 
 class _Prefixes(torch.autograd.Function):
