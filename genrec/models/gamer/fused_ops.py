@@ -80,8 +80,8 @@ def place_products(states: Tensor, weights: Tensor, addend: Tensor | None = None
         >>> place_products(torch.ones(2, 3, 4), torch.ones(2, 5, 4), torch.ones(2, 3, 5))[1, 2].tolist()
         [5.0, 5.0, 5.0, 5.0, 5.0]
     """
-    is_plain = states.dtype == weights.dtype and not torch.is_autocast_enabled(states.device.type)
-    if torch.compiler.is_compiling() or _is_inference(states) or states.device.type != "cpu" or not is_plain:
+    has_autocast = states.dtype != weights.dtype or torch.is_autocast_enabled("cpu")
+    if torch.compiler.is_compiling() or _is_inference(states) or states.device.type != "cpu" or has_autocast:
         products = torch.bmm if addend is None else partial(torch.baddbmm, addend)
         return products(states, weights.transpose(1, 2))
     return _PlaceProducts.apply(states, weights, addend)
