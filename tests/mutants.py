@@ -44,8 +44,8 @@ MUTANTS = [
     Mutant(
         name="loss mask: every interaction of a validation sample bears loss",
         file="genrec/training/collators.py",
-        line="labels = np.where(bears_loss[:, None], tokens, IGNORED)",
-        broken="labels = np.where(np.ones_like(bears_loss)[:, None], tokens, IGNORED)",
+        line="labels = torch.where(bears_loss[:, None], tokens, IGNORED)",
+        broken="labels = torch.where(torch.ones_like(bears_loss)[:, None], tokens, IGNORED)",
         tests="tests/training/test_collators.py",
     ),
     Mutant(
