@@ -51,8 +51,8 @@ MUTANTS = [
     Mutant(
         name="position: the tokens of an item share one rotary position",
         file="genrec/models/gamer/token_layout.py",
-        line="return self.sessions * tokens_per_item + self.places",
-        broken="return self.sessions * tokens_per_item",
+        line="return self._since_segment_start(self.sessions) * tokens_per_item + self.places",
+        broken="return self._since_segment_start(self.sessions) * tokens_per_item",
         tests="tests/models/test_token_layout.py tests/models/test_golden_logits.py",
     ),
     Mutant(
