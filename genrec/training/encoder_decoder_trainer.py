@@ -3,18 +3,14 @@
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
-import torch
 from transformers import PreTrainedModel
 
 from genrec.data.histories import Queries
-from genrec.evaluation import evaluate
 from genrec.item_tokenizers.base import ItemTokenizer
 from genrec.recommender.encoder_decoder import Seq2SeqRecommender
 from genrec.training.arguments import GenRecTrainingArguments
 from genrec.training.encoder_decoder_collator import EncoderDecoderCollator
 from genrec.training.trainer import GenRecTrainer
-from genrec.training.validation import METRIC, validation_loss
 
 IGNORED_FIELDS = (  # of those that `GenRecTrainingArguments` adds: they are about rows that hold a user's whole history
     "causal_share",
@@ -76,42 +72,13 @@ class EncoderDecoderTrainer(GenRecTrainer):
         _check_arguments(args)
         super().__init__(model, args, tokenizer, train_dataset, eval_dataset, ranking_queries, **settings)
 
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Return and log the validation loss and, with ranking queries, the merged NDCG@10.
-
-        Args:
-            eval_dataset: Other samples than those given to the trainer; there is then no ranking.
-            ignore_keys: Not used; here for `Trainer`.
-            metric_key_prefix: What the metrics' names begin with.
-        """
-        self.model.eval()
-        with self.clock.paused():
-            batches = self.get_eval_dataloader(eval_dataset)
-            loss = validation_loss(self.model, batches, self.args.temperature, self.accelerator)
-            metrics = {f"{metric_key_prefix}_loss": loss}
-            if self.ranking_queries is not None and eval_dataset is None:
-                metrics[f"{metric_key_prefix}_{METRIC}"] = self._merged_ndcg(self.ranking_queries)
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def _merged_ndcg(self, queries: Queries) -> float:
-        """Return NDCG@10 over all records, each process ranking for its share of users."""
-        share = queries.select(np.arange(self.accelerator.process_index, len(queries), self.accelerator.num_processes))
-        total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
-        if len(share):
-            recommender = Seq2SeqRecommender(
-                self.accelerator.unwrap_model(self.model),
-                self.item_tokenizer,
-                num_beams=self.args.ranking_num_beams,
-                batch_size=self.args.per_device_eval_batch_size,
-            )
-            values = evaluate(recommender, share, metrics=[METRIC], num_bootstrap=1).records_of().values[METRIC]
-            total += torch.tensor([values.sum(), len(values)], dtype=torch.float64, device=total.device)
-        ndcg_sum, num_records = self.accelerator.reduce(total, reduction="sum").tolist()
-        return float(ndcg_sum / num_records)
+    def _ranking_recommender(self) -> Seq2SeqRecommender:
+        return Seq2SeqRecommender(
+            self.model,
+            self.item_tokenizer,
+            num_beams=self.args.ranking_num_beams,
+            batch_size=self.args.per_device_eval_batch_size,
+        )
 
     def _train_collator(self, model: PreTrainedModel, args: GenRecTrainingArguments) -> Any:
         return self._collator(args, model.config)

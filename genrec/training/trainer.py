@@ -26,6 +26,7 @@ from genrec.data.candidates import QueryContext, check_context
 from genrec.data.histories import Queries
 from genrec.files import write_json
 from genrec.item_tokenizers.base import ItemTokenizer
+from genrec.recommender import GenerativeRecommender
 from genrec.training.arguments import GenRecTrainingArguments
 from genrec.training.callbacks import EarlyStopping, EpochLog, TimeBudget
 from genrec.training.checkpoints import check_checkpoint, newest_checkpoint
@@ -223,11 +224,16 @@ class GenRecTrainer(Trainer):
             metrics = {f"{metric_key_prefix}_loss": loss}
             if self.ranking_queries is not None and eval_dataset is None:
                 metrics[f"{metric_key_prefix}_ndcg@10"] = merged_ndcg(
-                    self.model, self.item_tokenizer, self.ranking_queries, self.args, self.accelerator, self.context
+                    self._ranking_recommender(), self.ranking_queries, self.accelerator
                 )
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _ranking_recommender(self) -> GenerativeRecommender:
+        """Return the model as validation asks it."""
+        sizes = {"num_beams": self.args.ranking_num_beams, "batch_size": self.args.per_device_eval_batch_size}
+        return GenerativeRecommender(self.model, self.item_tokenizer, context=self.context, **sizes)
 
     def compute_loss(
         self,

@@ -7,14 +7,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils.data import Subset
-from transformers import PreTrainedModel
 
-from genrec.data.candidates import QueryContext
 from genrec.data.histories import Queries
 from genrec.evaluation import evaluate
-from genrec.item_tokenizers import ItemTokenizer
-from genrec.recommender import GenerativeRecommender
-from genrec.training.arguments import GenRecTrainingArguments
+from genrec.recommender import Recommender
 from genrec.training.collators import IGNORED
 
 METRIC = "ndcg@10"
@@ -63,26 +59,12 @@ def ranking_subset(queries: Queries | None, max_queries: int | None, seed: int) 
     return queries.select(rows)
 
 
-def merged_ndcg(
-    model: PreTrainedModel,
-    tokenizer: ItemTokenizer,
-    queries: Queries,
-    args: GenRecTrainingArguments,
-    accelerator: Accelerator,
-    context: QueryContext | None = None,
-) -> float:
+def merged_ndcg(recommender: Recommender, queries: Queries, accelerator: Accelerator) -> float:
     """Return NDCG@10 over all (user, behavior) records of the queries, each process ranking for its share of users."""
     share = queries.select(np.arange(accelerator.process_index, len(queries), accelerator.num_processes))
     total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     if len(share):
-        recommender = GenerativeRecommender(
-            model,
-            tokenizer,
-            context=context,
-            num_beams=args.ranking_num_beams,
-            batch_size=args.per_device_eval_batch_size,
-        )
         values = evaluate(recommender, share, metrics=[METRIC], num_bootstrap=1).records_of().values[METRIC]
         total += torch.tensor([values.sum(), len(values)], dtype=torch.float64, device=total.device)
     ndcg_sum, num_records = accelerator.reduce(total, reduction="sum").tolist()
-    return ndcg_sum / num_records
+    return float(ndcg_sum / num_records)

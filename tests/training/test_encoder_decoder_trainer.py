@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from genrec.data.histories import Histories, Queries, as_histories
 from genrec.item_tokenizers import ChunkedIDTokenizer
 from genrec.models.encoder_decoder import (
     MBGenConfig,
@@ -20,28 +19,10 @@ from genrec.training.encoder_decoder_trainer import EncoderDecoderTrainer
 from genrec.training.item_samples import InteractionDataset
 from genrec.training.samples import HistoryDataset
 
-NUM_ITEMS = 16
-DAY = 86_400
+from .planted_log import DAY, NUM_ITEMS, last_asked, planted_log
+
+LENGTHS = (2, 4)
 SHAPE = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0}
-
-
-def planted_log(num_users: int, seed: int) -> Histories:
-    """After item `x` comes `(5 * x + 3) % 16`, one day later."""
-    draw = np.random.default_rng(seed)
-    log = []
-    for _ in range(num_users):
-        item, history = int(draw.integers(NUM_ITEMS)), []
-        for day in range(int(draw.integers(2, 4))):
-            history.append((item, "view" if draw.random() < 0.6 else "buy", day * DAY))
-            item = (5 * item + 3) % NUM_ITEMS
-        log.append(history)
-    return as_histories(log, np.arange(NUM_ITEMS), "view,buy")
-
-
-def last_asked(histories: Histories) -> Queries:
-    is_last = np.zeros(len(histories.items), dtype=bool)
-    is_last[histories.offsets[1:] - 1] = True
-    return Queries(histories.keep(~is_last), histories.keep(is_last))
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +50,12 @@ def make_trainer(tokenizer, tmp_path):
             "use_cpu": True,
             "disable_tqdm": True,
         }
-        validation = last_asked(planted_log(30, seed=1))
+        validation = last_asked(planted_log(30, seed=1, lengths=LENGTHS))
         return EncoderDecoderTrainer(
             model,
             GenRecTrainingArguments(**settings | fields),
             tokenizer,
-            InteractionDataset(planted_log(num_users, seed=0), 50),
+            InteractionDataset(planted_log(num_users, seed=0, lengths=LENGTHS), 50),
             HistoryDataset.from_queries(validation),
             ranking_queries=validation,
         )

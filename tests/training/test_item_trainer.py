@@ -7,44 +7,26 @@ import numpy as np
 import pytest
 import torch
 
-from genrec.data.histories import Histories, Queries, as_histories
+from genrec.data.histories import Queries, as_histories
 from genrec.models.discriminative import MODELS, GraphModel, MBGMNModel, SASRecConfig, SASRecModel, SMBRecModel
 from genrec.training.item_arguments import ITEM_PRESETS, ItemTrainingArguments, ignored_fields
 from genrec.training.item_samples import item_samples
 from genrec.training.item_trainer import ItemTrainer
 
+from .planted_log import NUM_ITEMS, last_asked, planted_log
+
 ORDERED = [kind for kind in MODELS if not issubclass(kind, GraphModel)]  # graphs know no order
-NUM_ITEMS = 16
-DAY = 86_400
-
-
-def planted_log(num_users: int, seed: int) -> Histories:
-    """After item `x` comes `(5 * x + 3) % 16`, one day later."""
-    draw = np.random.default_rng(seed)
-    log = []
-    for _ in range(num_users):
-        item, history = int(draw.integers(NUM_ITEMS)), []
-        for day in range(int(draw.integers(3, 10))):
-            history.append((item, "view" if draw.random() < 0.6 else "buy", day * DAY))
-            item = (5 * item + 3) % NUM_ITEMS
-        log.append(history)
-    return as_histories(log, np.arange(NUM_ITEMS), "view,buy")
-
-
-def last_asked(histories: Histories) -> Queries:
-    is_last = np.zeros(len(histories.items), dtype=bool)
-    is_last[histories.offsets[1:] - 1] = True
-    return Queries(histories.keep(~is_last), histories.keep(is_last))
+LENGTHS = (3, 10)
 
 
 @pytest.fixture(scope="module")
 def train():
-    return planted_log(150, seed=0)
+    return planted_log(150, seed=0, lengths=LENGTHS)
 
 
 @pytest.fixture(scope="module")
 def validation():
-    return last_asked(planted_log(40, seed=1))
+    return last_asked(planted_log(40, seed=1, lengths=LENGTHS))
 
 
 def make_model(kind=SASRecModel, seed=0, **fields):

@@ -52,16 +52,16 @@ def test_the_ranking_subset_is_drawn_by_the_seed_among_queries_with_targets():
     assert ranking_subset(None, 3, seed=0) is None
 
 
-def test_the_ranking_is_the_merged_ndcg_of_an_evaluation(make_model, make_args, tokenizer):
+def test_the_ranking_is_the_merged_ndcg_of_an_evaluation(make_model, tokenizer):
     model = make_model().eval()
     past = [[(item, "view"), (item + 1, "buy")] for item in range(10)]
     future = [[(item + 2, "buy"), (item + 3, "view"), (item + 4, "view")] for item in range(10)]
     queries = Queries(
         *(as_histories(lists, item_ids=tokenizer.item_ids, ladder="view,buy") for lists in (past, future))
     )
-    report = evaluate(GenerativeRecommender(model, tokenizer, num_beams=16), queries)
-    args = make_args(ranking_num_beams=16)
-    ndcg = merged_ndcg(model, tokenizer, queries, args, Accelerator(cpu=True))
+    recommender = GenerativeRecommender(model, tokenizer, num_beams=16)
+    report = evaluate(recommender, queries)
+    ndcg = merged_ndcg(recommender, queries, Accelerator(cpu=True))
     assert 0 < ndcg < 1
     assert ndcg == pytest.approx(report.value("ndcg@10"))
 
