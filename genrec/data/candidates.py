@@ -22,7 +22,7 @@ SETTINGS_FILE = "query_context.json"
 NO_ITEM = -1
 SECONDS_PER_HOUR = 3600.0
 SMALLEST_WEIGHT = 1e-3
-OF_PAIRS = ("starts", "others", "times", "steps")
+OF_PAIRS = ("starts", "others", "times", "kinds")
 LOOK_BACK = 3  # events looked at for each distinct item wanted
 
 
@@ -154,8 +154,8 @@ class QueryContext:
         """Return what goes with each user's latest items, these first (what a pointer at the history may know of them).
 
         Returns:
-            Catalog rows, -1 for none `[queries, candidates]`; and of each how strongly it goes with and follows the
-            user's items (logs), how many pairs say so (log), the place of the newest of the user's items that it goes
+            Catalog rows, -1 for none `[queries, candidates]`; and of each how strongly it goes with the user's items
+            and comes in the session after them (logs), how many pairs say so (log), the place of the newest of the user's items that it goes
             with and the hours since the newest pair (logs), and the logs of 1 + its events: ever, ever by the asked
             behavior, and in each window `[queries, candidates, 7 + windows]` float32.
         """

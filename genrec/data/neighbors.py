@@ -17,6 +17,9 @@ from genrec.data.ranges import first_at_or_after, grouped
 NO_ITEM = -1
 TIE_SEED = 0
 PRIOR_PAIRS = 5.0  # an item with few pairs does not know its neighbors as well as one with many
+SAME_SESSION, LATER_SESSION, EARLIER_SESSION = 0, 1, 2
+TOGETHER = np.array([1.0, 0.0, 0.3])  # what a pair of each kind counts; the last two are one meeting, seen from either
+AFTER = np.array([0.0, 1.0, 0.0])
 
 
 class Nearby(NamedTuple):
@@ -24,9 +27,9 @@ class Nearby(NamedTuple):
 
     Args:
         items: Catalog rows, -1 where there are no more `[queries, neighbors]` int64.
-        together: How often and how close to the user's items they were met, before or after them
+        together: How often they were met in one session with the user's items, and a little for a session before
             `[queries, neighbors]` float64; 0 where there is no item, as in all that follows.
-        after: The part of it in which they were met later than the user's item.
+        after: How often they were met in the session after one of the user's items.
         num_pairs: How many pairs that is.
         first_rank: The place of the newest of the user's items that they go with, from 0.
         newest: The second of the newest pair.
@@ -42,76 +45,83 @@ class Nearby(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class NeighborIndex:
-    """All pairs of different items that one user met within a few events, by item and in the order of time.
+    """All pairs of different items that one user met in one session or shortly one after the other, by item and time.
 
-    A pair stands here twice, under either item. It came about at the time of its later event.
+    A pair stands here twice, under either item. It came about at the time of its later event. Two items of one session
+    are one pair, however often they were met there.
 
     Args:
         starts: Where each item's pairs begin, `[items + 1]` int64.
         others: The other item of each pair, `[pairs]` int32.
         times: When it came about, seconds, never falling within an item, `[pairs]` int64.
-        steps: How many events later the other item was met, negative if before, `[pairs]` int8.
+        kinds: Where the other item was met: in the same session, a later one or an earlier one, `[pairs]` int8.
 
     Example:
         >>> from genrec.data.histories import as_histories
-        >>> log = as_histories([[("a", "view", 10), ("b", "view", 20), ("c", "view", 30)]], ["a", "b", "c"], "view")
+        >>> log = as_histories([[("a", "view", 10), ("b", "view", 20), ("c", "view", 9000)]], ["a", "b", "c"], "view")
         >>> index = NeighborIndex.of(log)
-        >>> found = index.nearby(np.array([[0], [0]]), np.array([30, 31]), num_neighbors=2)  # what goes with a?
-        >>> found.items.tolist()  # before second 30 only b; c came two events later and counts half
+        >>> found = index.nearby(np.array([[0], [0]]), np.array([30, 9001]), num_neighbors=2)  # what goes with a?
+        >>> found.items.tolist()  # before second 30 only b; c came in the next session
         [[1, -1], [1, 2]]
-        >>> (found.together[1, 0] / found.together[1, 1]).item()
-        2.0
+        >>> (found.together[1] > 0).tolist(), (found.after[1] > 0).tolist()
+        ([True, False], [False, True])
     """
 
     starts: np.ndarray
     others: np.ndarray
     times: np.ndarray
-    steps: np.ndarray
+    kinds: np.ndarray
 
     @classmethod
-    def of(cls, histories: Histories, window: int = 10) -> "NeighborIndex":
-        """Find all pairs. The index takes at most 26 bytes for each event and each step of the window.
+    def of(cls, histories: Histories, session_window: int = 20, back_window: int = 12) -> "NeighborIndex":
+        """Find all pairs. The index takes 13 bytes for each, and finding them a few times that.
 
         Args:
             histories: All users' histories, with times.
-            window: How far apart two events of a user may stand, 1 to 127.
+            session_window: How many of a session's different items are looked at: an item makes a pair with each of
+                the `session_window - 1` before it, and with the items before the session if it is one of the first
+                `session_window`. At least 1.
+            back_window: How many events before a session count as before it, each item of each session once. At least
+                0.
 
         Raises:
-            ValueError: If the window is out of range, or there are events without times.
+            ValueError: If a window is too small, or there are events without times.
         """
-        if not 1 <= window <= np.iinfo(np.int8).max:
-            raise ValueError(f"`window` must be 1 to {np.iinfo(np.int8).max} events, got {window}.")
-        if len(histories.items) and not histories.times.any():
+        for name, value, least in (("session_window", session_window, 1), ("back_window", back_window, 0)):
+            if value < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+        if len(histories.items) and not histories.has_times:
             raise ValueError("Pairs in the order of time need the time of each event, but these histories have none.")
-        firsts, seconds, steps = _pairs(histories, window)
-        items, times = histories.items, histories.times[seconds]
-        rows = np.concatenate([items[firsts], items[seconds]])
-        order, starts = grouped(rows, np.tile(times, 2), len(histories.item_ids))
-        others = np.concatenate([items[seconds], items[firsts]]).astype(np.int32)
-        return cls(starts, others[order], np.tile(times, 2)[order], np.concatenate([steps, -steps])[order])
+        met = _FirstMeetings.of(histories)
+        found = [*_pairs_in_sessions(met, session_window), *_pairs_across(met, session_window, back_window)]
+        firsts, seconds, kinds = (np.concatenate(part) for part in zip(*found, strict=True))
+        items, times = met.items, met.times[np.maximum(firsts, seconds)]
+        order, starts = grouped(items[firsts], times, len(histories.item_ids))
+        return cls(starts, items[seconds][order].astype(np.int32), times[order], kinds[order])
 
     @cached_property
     def _tie_places(self) -> np.ndarray:
         """A fixed random order of the catalog: its own is often one of popularity, and must not decide."""
         return np.random.default_rng(TIE_SEED).permutation(len(self.starts) - 1)
 
-    def nearby(self, items: np.ndarray, times: np.ndarray, num_neighbors: int, num_pairs: int = 32) -> Nearby:
+    def nearby(self, items: np.ndarray, times: np.ndarray, num_neighbors: int, num_pairs: int = 1024) -> Nearby:
         """Return what goes with the items of queries; these items themselves come first, if they go together.
 
-        A pair `d` events apart counts `1 / d`, over `1 + r` for the user's r-th newest item (from 0), and over the
-        square root of how many of this item's pairs were looked at, plus 5.
+        For `together` a pair of one session counts 1 and one of an earlier session .3, for `after` one of a later
+        session counts 1: over `1 + r` for the user's r-th newest item (from 0), and over the square root of what all of
+        this item's pairs count, plus 5.
 
         Args:
             items: Each query's items as catalog rows, newest first, -1 for none `[queries, recent]`.
             times: When each is asked, seconds; only pairs strictly before are seen `[queries]`.
-            num_neighbors: How many to return; of equal ones, which is decided by a fixed random order of the catalog.
+            num_neighbors: How many to return, those with the most `together` and `after`; of equal ones, which is
+                decided by a fixed random order of the catalog.
             num_pairs: Pairs looked at for each of the user's items, the newest.
         """
-        pairs, is_pair, norms = self._newest_pairs(items, times, num_pairs)
-        queries, ranks, _ = np.nonzero(is_pair)
-        pairs = pairs[is_pair]
-        others, steps = self.others[pairs].astype(np.int64), self.steps[pairs]
-        weights = 1 / (np.abs(steps) * (1.0 + ranks) * norms[queries, ranks])
+        pairs, queries, ranks = self._newest_pairs(items, times, num_pairs)
+        others, kinds = self.others[pairs].astype(np.int64), self.kinds[pairs]
+        seen = queries * items.shape[1] + ranks
+        together, after = (_shares(counts[kinds], seen, items.size) / (1.0 + ranks) for counts in (TOGETHER, AFTER))
         num_items = len(self.starts) - 1
         keys = queries * num_items + self._tie_places[others]
         order = np.argsort(keys, kind="stable")
@@ -124,8 +134,8 @@ class NeighborIndex:
             is_own,
             Nearby(
                 items=of_item,
-                together=sums.of(weights, np.add),
-                after=sums.of(np.where(steps > 0, weights, 0), np.add),
+                together=sums.of(together, np.add),
+                after=sums.of(after, np.add),
                 num_pairs=sums.of(np.ones(len(order), dtype=np.int64), np.add),
                 first_rank=sums.of(ranks, np.minimum),
                 newest=sums.of(self.times[pairs], np.maximum),
@@ -136,14 +146,15 @@ class NeighborIndex:
     def _newest_pairs(
         self, items: np.ndarray, times: np.ndarray, num_pairs: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return pairs and which of them there are `[queries, recent, pairs]`, and what divides their weights."""
+        """Return the newest pairs before each query, whose query each is, and the rank of its item `[pairs]` each."""
         rows = items.clip(min=0)
         starts = self.starts[rows]
         moments = np.broadcast_to(np.asarray(times)[:, None], rows.shape)
         ends = first_at_or_after(self.times, starts, self.starts[rows + 1], moments)
-        pairs = ends[..., None] - 1 - np.arange(num_pairs)
-        is_pair = (pairs >= starts[..., None]) & (items >= 0)[..., None]
-        return pairs, is_pair, np.sqrt(is_pair.sum(axis=2) + PRIOR_PAIRS)
+        counts = np.where(items >= 0, np.minimum(ends - starts, num_pairs), 0).ravel()
+        owners = np.repeat(np.arange(items.size), counts)
+        ages = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return ends.ravel()[owners] - 1 - ages, owners // items.shape[1], owners % items.shape[1]
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,7 @@ class _Sums:
 
 def _strongest(queries: np.ndarray, is_own: np.ndarray, found: Nearby, shape: tuple[int, int]) -> Nearby:
     """Return the strongest of each query's neighbors in rows, its own items first; `queries` rise."""
-    best = np.lexsort((-found.together, ~is_own, queries))
+    best = np.lexsort((-(found.together + found.after), ~is_own, queries))
     places = np.arange(len(queries)) - np.searchsorted(queries, queries[best])
     kept, places = best[places < shape[1]], places[places < shape[1]]
 
@@ -174,12 +185,82 @@ def _strongest(queries: np.ndarray, is_own: np.ndarray, found: Nearby, shape: tu
     return Nearby(rows_of(found.items, NO_ITEM), *(rows_of(values, 0) for values in found[1:]))
 
 
-def _pairs(histories: Histories, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the earlier and the later event of each pair, and how many events lie between them, plus one."""
-    rows, items, firsts, steps = histories.rows, histories.items, [], []
-    for step in range(1, window + 1):
-        is_pair = (rows[:-step] == rows[step:]) & (items[:-step] != items[step:])
-        firsts.append(np.flatnonzero(is_pair))
-        steps.append(np.full(len(firsts[-1]), step, dtype=np.int8))
-    first, distance = np.concatenate(firsts), np.concatenate(steps)
-    return first, first + distance, distance
+def _shares(values: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
+    """Return values over the square root of their group's sum plus `PRIOR_PAIRS`."""
+    norms = np.sqrt(np.bincount(groups, values, minlength=num_groups) + PRIOR_PAIRS)
+    shares: np.ndarray = values / norms[groups]
+    return shares
+
+
+class _FirstMeetings(NamedTuple):
+    """The events in which a user meets an item for the first time in a session, in the order of the log.
+
+    Args:
+        items: Catalog rows `[meetings]`.
+        times: Seconds `[meetings]`.
+        starts: Where each one's session begins `[meetings]`.
+        user_starts: Where each one's user begins `[meetings]`.
+    """
+
+    items: np.ndarray
+    times: np.ndarray
+    starts: np.ndarray
+    user_starts: np.ndarray
+
+    @classmethod
+    def of(cls, histories: Histories) -> "_FirstMeetings":
+        rows, sessions, items = histories.rows, histories.sessions, histories.items
+        order = np.lexsort((items, sessions, rows))  # stable: the first of equal ones is the earliest
+        is_first = np.ones(len(items), dtype=bool)
+        is_first[order[1:]] = _differs(rows[order], sessions[order], items[order])
+        rows, sessions = rows[is_first], sessions[is_first]
+        starts, user_starts = _run_starts(rows, sessions), _run_starts(rows)
+        return cls(items[is_first], histories.times[is_first], starts, user_starts)
+
+
+def _differs(*columns: np.ndarray) -> np.ndarray:
+    """Return where rows differ from the one before, from the second on."""
+    differs: np.ndarray = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return differs
+
+
+def _run_starts(*columns: np.ndarray) -> np.ndarray:
+    """Return where the run of equal rows that each row belongs to begins."""
+    places = np.arange(len(columns[0]))
+    is_start = np.ones(len(places), dtype=bool)
+    is_start[1:] = _differs(*columns)
+    starts: np.ndarray = np.maximum.accumulate(np.where(is_start, places, 0))
+    return starts
+
+
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _pairs_in_sessions(met: _FirstMeetings, window: int) -> list[Pairs]:
+    """Return the pairs of one session, in both directions: places of the one and the other, and their kind."""
+    found = []
+    for distance in range(1, window):
+        later = np.flatnonzero(np.arange(len(met.items)) - met.starts >= distance)
+        found += _both_ways(later - distance, later, SAME_SESSION, SAME_SESSION)
+    return found
+
+
+def _pairs_across(met: _FirstMeetings, session_window: int, back_window: int) -> list[Pairs]:
+    """Return the pairs of an item and one met before its session, in both directions."""
+    places = np.arange(len(met.items))
+    is_near_start = places - met.starts < session_window
+    found = _both_ways(places[:0], places[:0], LATER_SESSION, EARLIER_SESSION)
+    for distance in range(1, back_window + 1):
+        earlier = met.starts - distance
+        is_pair = is_near_start & (earlier >= met.user_starts)
+        is_pair &= met.items[earlier.clip(min=0)] != met.items
+        for nearer in range(1, distance):  # an item that was met again since is nearer than this
+            is_pair &= met.items[earlier.clip(min=0)] != met.items[(met.starts - nearer).clip(min=0)]
+        later = np.flatnonzero(is_pair)
+        found += _both_ways(earlier[later], later, LATER_SESSION, EARLIER_SESSION)
+    return found
+
+
+def _both_ways(earlier: np.ndarray, later: np.ndarray, forth: int, back: int) -> list[Pairs]:
+    kinds = [np.full(len(later), kind, dtype=np.int8) for kind in (forth, back)]
+    return [(earlier, later, kinds[0]), (later, earlier, kinds[1])]

@@ -52,7 +52,7 @@ def random_log(seed: int = 0, num_users: int = 25) -> Histories:
 
 
 def context_of(histories: Histories, *, with_neighbors: bool = True, **settings: object) -> QueryContext:
-    neighbors = NeighborIndex.of(histories, window=3) if with_neighbors else None
+    neighbors = NeighborIndex.of(histories, session_window=3, back_window=3) if with_neighbors else None
     sizes = {"num_rising": 4, "num_recent": 3, "num_nearby": 3}
     return QueryContext(RecentEvents.of(histories), neighbors, (DAY, 5 * DAY), **sizes, **settings)
 
@@ -157,7 +157,7 @@ def test_before_the_first_event_or_long_after_the_last_nothing_rises(time: int):
 
 
 def test_what_goes_with_the_users_items_by_hand():
-    """Two users met a and then b, one of them c in between; b was bought once before, and long ago."""
+    """One user met a, c and b in one session and bought b; another met a, and b in the session after."""
     log = as_histories(
         [
             [("a", "view", 100), ("c", "view", 200), ("b", "buy", 300)],
@@ -176,15 +176,17 @@ def test_what_goes_with_the_users_items_by_hand():
         item_behaviors=np.zeros((3, 2)),
     )
     items, features = context.nearby(asked)
-    assert items.tolist() == [[B, C, -1], [B, C, -1], [C, B, -1]]  # the last one sees nothing of the second user
-    norm = (3 + PRIOR_PAIRS) ** 0.5
-    of_b = [log_(1.5 / norm), log_(1.5 / norm), log1p(2), log1p(0), log1p(1) / 4]
+    assert items[:2].tolist() == [[B, C, -1]] * 2
+    norm = (2 + PRIOR_PAIRS) ** 0.5
+    of_b = [log_(1 / norm), log_(1 / (1 + PRIOR_PAIRS) ** 0.5), log1p(2), log1p(0), log1p(1) / 4]
     counts = [2, 1, 0, 1]  # ever, bought, in the last 100 s, in the last 10,000 s
     np.testing.assert_allclose(features[0, 0], [*of_b, *np.log1p(counts) / 2], rtol=1e-5)
     np.testing.assert_allclose(features[1, 0, 5:], np.log1p([2, 1, 0, 1]) / 2, rtol=1e-5)  # viewed once, too
-    hours = log1p((now - 200) / HOUR) / 4
-    of_c = [log_(1 / norm), log_(1 / norm), log1p(1), 0, hours]
+    hours = log1p((now - 200) / HOUR) / 4  # the pair came about when c was met
+    of_c = [log_(1 / norm), log_(0), log1p(1), 0, hours]
     np.testing.assert_allclose(features[1, 1], [*of_c, *np.log1p([1, 1, 0, 0]) / 2], rtol=1e-5, atol=1e-7)
+    assert sorted(items[2].tolist()) == [-1, B, C]
+    np.testing.assert_allclose(features[2, :2, 1], log_(0), rtol=1e-5)  # nothing of the second user is known yet
     assert (features[:, 2] == 0).all()
     assert features.dtype == np.float32
 

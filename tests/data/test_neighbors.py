@@ -14,49 +14,72 @@ HOUR = 3600
 
 
 def random_log(seed: int = 0, num_users: int = 30) -> Histories:
+    """Users of a few sessions: an hour or two inside one, ten hours and more between two."""
     rng = np.random.default_rng(seed)
     users = []
     for _ in range(num_users):
-        times = np.sort(rng.integers(1, 200, size=rng.integers(1, 12))) * HOUR
+        pauses = rng.choice([0, 600, 36_000], size=rng.integers(1, 16))
+        times = HOUR + rng.integers(0, 20 * HOUR) + np.cumsum(pauses)
         users.append([(int(rng.zipf(1.6) % 8), "view", int(time)) for time in times])
     return as_histories(users, ITEMS, "view")
 
 
-def naive_nearby(histories: Histories, recent: list[int], now: int, window: int) -> dict[int, list[float]]:
+def naive_pairs(histories: Histories, session_window: int, back_window: int) -> list[tuple[int, int, str, int]]:
+    """Return (item, other, kind, time) of all pairs."""
+    pairs = []
+    for history in histories:
+        before: list[int] = []
+        for session in np.unique(history.sessions):
+            met: dict[int, int] = {}
+            for item, time, at in zip(history.items.tolist(), history.times.tolist(), history.sessions, strict=True):
+                if at == session:
+                    met.setdefault(item, time)
+            order = list(met)
+            for place, item in enumerate(order):
+                for other in order[max(place - session_window + 1, 0) : place]:
+                    pairs += [(item, other, "same", met[item]), (other, item, "same", met[item])]
+                for other in set(before[-back_window:] if back_window else []) - {item}:
+                    if place < session_window:
+                        pairs += [(other, item, "later", met[item]), (item, other, "earlier", met[item])]
+            before += order
+    return pairs
+
+
+def naive_nearby(
+    histories: Histories, recent: list[int], now: int, session_window: int, back_window: int
+) -> dict[int, list[float]]:
     """Return of each neighbor: together, after, pairs, first rank, newest; every pair before now is looked at."""
     pairs = defaultdict(list)
-    for history in histories:
-        events = list(zip(history.items.tolist(), history.times.tolist(), strict=True))
-        for place, (item, _) in enumerate(events):
-            for distance, (later, time) in enumerate(events[place + 1 : place + 1 + window], 1):
-                if later != item and time < now:
-                    pairs[item].append((later, distance, time))
-                    pairs[later].append((item, -distance, time))
+    for item, other, kind, time in naive_pairs(histories, session_window, back_window):
+        if time < now:
+            pairs[item].append((other, {"same": 1, "earlier": 0.3, "later": 0}[kind], float(kind == "later"), time))
     found = defaultdict(lambda: [0.0, 0.0, 0, 99, 0])
     for rank, item in enumerate(recent):
-        norm = (len(pairs[item]) + PRIOR_PAIRS) ** 0.5
-        for other, step, time in pairs[item]:
-            weight = 1 / (abs(step) * (1 + rank) * norm)
-            together, after, count, first, newest = found[other]
-            after += weight * (step > 0)
-            found[other] = [together + weight, after, count + 1, min(first, rank), max(newest, time)]
+        of_together, of_after = (
+            (sum(pair[column] for pair in pairs[item]) + PRIOR_PAIRS) ** 0.5 * (1 + rank) for column in (1, 2)
+        )
+        for other, together, after, time in pairs[item]:
+            known = found[other]
+            sums = [known[0] + together / of_together, known[1] + after / of_after]
+            found[other] = [*sums, known[2] + 1, min(known[3], rank), max(known[4], time)]
     return found
 
 
-@pytest.mark.parametrize("window", [1, 3, 100])
-def test_what_is_nearby_agrees_with_its_definition(window: int):
+@pytest.mark.parametrize(("session_window", "back_window"), [(1, 0), (1, 3), (3, 0), (3, 2), (100, 100)])
+def test_what_is_nearby_agrees_with_its_definition(session_window: int, back_window: int):
     histories = random_log()
-    index = NeighborIndex.of(histories, window)
+    index = NeighborIndex.of(histories, session_window, back_window)
     rng = np.random.default_rng(7)
-    for now in rng.integers(1, 220 * HOUR, size=30).tolist():
+    for now in rng.integers(HOUR, 60 * HOUR, size=30).tolist():
         recent = rng.choice(8, size=2, replace=False)
         found = index.nearby(recent[None], np.array([now]), num_neighbors=8, num_pairs=1000)
-        expected = naive_nearby(histories, recent.tolist(), now, window)
+        expected = naive_nearby(histories, recent.tolist(), now, session_window, back_window)
         items = found.items[0][found.items[0] >= 0].tolist()
         assert sorted(items) == sorted(expected)
         for place, item in enumerate(items):
             assert [float(part[0, place]) for part in found[1:]] == pytest.approx(expected[item])
-        order = [(item not in recent, -found.together[0, place]) for place, item in enumerate(items)]
+        strengths = np.round((found.together + found.after)[0, : len(items)], 12)
+        order = [(item not in recent, -strength) for item, strength in zip(items, strengths, strict=True)]
         assert order == sorted(order)
         assert all((part[0, len(items) :] == 0).all() for part in found[1:])
 
@@ -69,7 +92,7 @@ def test_a_short_list_is_the_beginning_of_a_long_one():
 
 
 def test_only_the_newest_pairs_are_looked_at():
-    """Item 0 is followed by 1 at first and by 2 in the end."""
+    """Item 0 goes with 1 at first and with 2 in the end."""
     log = as_histories(
         [[(0, "view", 10 * n), (1 if n < 5 else 2, "view", 10 * n + 1)] for n in range(1, 9)], ITEMS, "view"
     )
@@ -82,14 +105,24 @@ def test_only_the_newest_pairs_are_looked_at():
 
 
 def test_the_users_own_items_come_first_and_weights_add_up():
-    log = as_histories([[(0, "view", 10), (1, "view", 20), (2, "view", 30)]], ITEMS, "view")
-    found = NeighborIndex.of(log).nearby(np.array([[1, 0, -1]]), np.array([31]), num_neighbors=4)
-    norm = (2 + PRIOR_PAIRS) ** 0.5
-    assert found.items.tolist() == [[0, 1, 2, -1]]
-    np.testing.assert_allclose(found.together[0] * norm, [1, 1 / 2, 1 + 1 / 2 / 2, 0])
-    np.testing.assert_allclose(found.after[0] * norm, [0, 1 / 2, 1 + 1 / 2 / 2, 0])
-    assert found.num_pairs.tolist() == [[1, 1, 2, 0]]
-    assert found.first_rank.tolist() == [[0, 1, 0, 0]]
+    """Items 0 and 1 in one session, item 2 in the next; the user met 1 last and 0 before it."""
+    log = as_histories([[(0, "view", 10), (1, "view", 20), (2, "view", 9000)]], ITEMS, "view")
+    found = NeighborIndex.of(log).nearby(np.array([[1, 0, -1]]), np.array([9001]), num_neighbors=4)
+    assert set(found.items[0, :2].tolist()) == {0, 1}
+    assert found.items[0, 2:].tolist() == [2, -1]
+    norm = (1 + PRIOR_PAIRS) ** 0.5
+    by_item = dict(
+        zip(found.items[0].tolist(), zip(*(part[0].tolist() for part in found[1:]), strict=True), strict=True)
+    )
+    assert by_item[0][:4] == pytest.approx((1 / norm, 0, 1, 0))
+    assert by_item[1][:4] == pytest.approx((1 / 2 / norm, 0, 1, 1))
+    assert by_item[2][:4] == pytest.approx((0, 1 / norm + 1 / 2 / norm, 2, 0))
+
+
+def test_an_item_met_often_in_a_session_is_one_pair():
+    log = as_histories([[(0, "view", 10), (1, "view", 20), (1, "view", 30), (0, "view", 40)]], ITEMS, "view")
+    found = NeighborIndex.of(log).nearby(np.array([[0]]), np.array([41]), num_neighbors=2)
+    assert (found.items.tolist(), found.num_pairs.tolist(), found.newest.tolist()) == ([[1, -1]], [[1, 0]], [[20, 0]])
 
 
 def with_a_new_user(histories: Histories, now: int) -> Histories:
@@ -137,10 +170,10 @@ def test_equal_neighbors_come_in_an_order_that_is_not_the_catalogs():
     assert first == second != sorted(first)
 
 
-@pytest.mark.parametrize("window", [0, 128])
-def test_an_impossible_window_is_refused(window: int):
-    with pytest.raises(ValueError, match=f"`window` must be 1 to 127 events, got {window}"):
-        NeighborIndex.of(random_log(), window)
+@pytest.mark.parametrize(("name", "value", "least"), [("session_window", 0, 1), ("back_window", -1, 0)])
+def test_an_impossible_window_is_refused(name: str, value: int, least: int):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least {least}, got {value}"):
+        NeighborIndex.of(random_log(), **{name: value})
 
 
 def test_a_log_without_times_is_refused():
