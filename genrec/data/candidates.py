@@ -154,10 +154,10 @@ class QueryContext:
         """Return what goes with each user's latest items, these first (what a pointer at the history may know of them).
 
         Returns:
-            Catalog rows, -1 for none `[queries, candidates]`; and of each how strongly it goes with the user's items
-            and comes in the session after them (logs), how many pairs say so (log), the place of the newest of the user's items that it goes
-            with and the hours since the newest pair (logs), and the logs of 1 + its events: ever, ever by the asked
-            behavior, and in each window `[queries, candidates, 7 + windows]` float32.
+            Catalog rows, -1 for none `[queries, candidates]`; and of each how strongly it goes with the user's items,
+            and comes in the session after them (logs), how many pairs say so (log), the place of the newest of the
+            user's items that it goes with and the hours since the newest pair (logs), and the logs of 1 + its events:
+            ever, ever by the asked behavior, and in each window `[queries, candidates, 7 + windows]` float32.
         """
         assert self.neighbors is not None
         firsts, places = _distinct_users(asked)
