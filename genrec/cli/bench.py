@@ -75,7 +75,7 @@ def bench(
     """Run recipes over seeds and write their figures; what is finished is kept.
 
     Args:
-        recipes: Recipe files, or names of recipes that come along.
+        recipes: Recipe files, or names of recipes that come along, perhaps with variants (`deskdrop+sasrec`).
         settings: Seeds, places and metrics.
         say: Gets one line for each thing that happens.
         tuned: By recipe's name the settings that a search chose.
@@ -172,9 +172,9 @@ def as_overrides(chosen: Mapping[str, Any]) -> list[str]:
 def csv_of(recipe: Recipe, target: str) -> Path:
     """Return the file of a recipe's figures: `target`, or in the folder `target` that of the recipe's log.
 
-    A recipe is called `<log>_<model>`; those of the built-in market write to `market.csv`.
+    A recipe is called `<log>` or `<log>_<model>`; those of the built-in market write to `market.csv`.
 
-    >>> str(csv_of(Recipe("deskdrop_gamer-small"), "benchmarks/quality"))
+    >>> str(csv_of(Recipe("deskdrop_sasrec"), "benchmarks/quality"))
     'benchmarks/quality/deskdrop.csv'
     """
     if Path(target).suffix == ".csv":

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
-
 from genrec.cli.families import (
     config_class,
     derived_fields,
@@ -22,6 +20,7 @@ from genrec.cli.families import (
     scores_items,
     training_arguments_class,
 )
+from genrec.cli.recipe_files import apply_override, read_recipe
 from genrec.cli.strict import Schema, check_section, check_value, unknown_key
 from genrec.files import read_json
 from genrec.presets import preset_names, preset_path
@@ -145,17 +144,18 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), **replacement
     """Read and check a recipe.
 
     Args:
-        source: A YAML file, or the name of a recipe that comes with genrec (`demo`, `deskdrop_gamer-small`).
+        source: A YAML file, or the name of a recipe that comes with genrec (`demo`, `deskdrop`), perhaps with variants
+            put over it (`deskdrop+sasrec`; see `genrec.cli.recipe_files`).
         overrides: `section.key=value` each; the value is read as YAML.
         **replacements: Top-level settings that replace the recipe's (`seed`, `output`); None keeps the recipe's.
 
     Raises:
-        FileNotFoundError: If there is no such file or preset.
+        FileNotFoundError: If there is no such file, recipe or variant.
         ValueError: If the file is not YAML, a key is unknown, or a value has the wrong type.
     """
-    content = _read_yaml(_find(source))
+    content = read_recipe(source)
     for override in overrides:
-        _override(content, override)
+        apply_override(content, override)
     content.update({key: value for key, value in replacements.items() if value is not None})
     return check_recipe(content)
 
@@ -337,55 +337,3 @@ def _choice(section: Any, key: str, known: list[str], path: str) -> str:
     if section[key] not in known:
         raise ValueError(unknown_key(section[key], known, "").replace("Unknown key", f"Unknown `{path}.{key}`"))
     return section[key]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe types without dates: `2014-11-01` stays the text that `DataConfig` reads as a time."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _find(source: str | Path) -> Path:
-    path = Path(source)
-    if path.is_file():
-        return path
-    if path.suffix in (".yaml", ".yml") and len(path.parts) > 1:
-        raise FileNotFoundError(f"There is no recipe {path}. Recipes that come along: {_shipped()}.")
-    try:
-        return preset_path("recipes", str(source))
-    except ValueError as error:
-        raise FileNotFoundError(f"There is no file {path}, and no recipe of that name: {_shipped()}.") from error
-
-
-def _shipped() -> str:
-    return ", ".join(preset_names("recipes"))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping of settings, got {type(content).__name__}.")
-    return content
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    """Apply one `a.b=c`."""
-    path, equals, text = override.partition("=")
-    keys = path.split(".")
-    if not equals or not all(keys):
-        raise ValueError(f"`--set` takes `section.key=value`, got {override!r}.")
-    section = content
-    for key in keys[:-1]:
-        if section.get(key) is None:
-            section[key] = {}
-        section = section[key]
-        if not isinstance(section, dict):
-            raise ValueError(f"`--set {override}`: `{key}` is no section but {section!r}.")
-    section[keys[-1]] = yaml.load(text, Loader=_Loader)

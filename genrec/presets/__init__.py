@@ -1,20 +1,26 @@
 """Presets: model configurations, item-tokenizer settings and recipes that come with genrec.
 
-They live at the top of the repository (`hub_configs/`, `tokenizers/`, `examples/recipes/`). Links in this folder lead
-there, so a wheel carries the files as package data and a checkout or an editable install sees the same paths.
+They live at the top of the repository (`HOMES`). Links in this folder lead there, so a wheel carries the files as
+package data and a checkout or an editable install sees the same paths.
 """
 
 import difflib
 from pathlib import Path
 
-HOMES = {"hub_configs": "hub_configs", "tokenizers": "tokenizers", "recipes": "examples/recipes"}
+HOMES = {
+    "hub_configs": "hub_configs",
+    "tokenizers": "tokenizers",
+    "recipes": "examples/recipes",
+    "variants": "examples/variants",
+}
+OF_FILES = ("recipes", "variants")
 
 
 def preset_folder(kind: str) -> Path:
     """Return the folder of one kind of preset: in the package, or in the checkout where links are not kept.
 
     Args:
-        kind: `"hub_configs"`, `"tokenizers"` or `"recipes"`.
+        kind: A key of `HOMES`.
 
     Raises:
         FileNotFoundError: If neither place has it, which means a broken installation.
@@ -39,16 +45,16 @@ def preset_names(kind: str) -> list[str]:
 
 
 def preset_path(kind: str, name: str) -> Path:
-    """Return where a preset lies: a folder, or a file for recipes.
+    """Return where a preset lies: a folder, or a file for recipes and variants.
 
     Args:
-        kind: `"hub_configs"`, `"tokenizers"` or `"recipes"`.
-        name: The preset's name, for a recipe with or without `.yaml`.
+        kind: A key of `HOMES`.
+        name: The preset's name, that of a file with or without `.yaml`.
 
     Raises:
         ValueError: If there is no such preset; the message names the nearest one.
     """
-    file_name = f"{name.removesuffix('.yaml')}.yaml" if kind == "recipes" else name
+    file_name = f"{name.removesuffix('.yaml')}.yaml" if kind in OF_FILES else name
     path = preset_folder(kind) / file_name
     if name and path.exists():
         return path

@@ -71,9 +71,9 @@ def test_the_model_is_called_by_its_preset_unless_named(encoder_decoder):
     assert named.evaluation.model_name == "tiger-wide"
 
 
-@pytest.mark.parametrize("name", ["deskdrop_tiger-mb", "deskdrop_mbgen"])
+@pytest.mark.parametrize("name", ["deskdrop+tiger-mb", "deskdrop+mbgen"])
 def test_the_recipes_that_come_along_are_right(name):
-    assert load_recipe(name).model["preset"] == name.removeprefix("deskdrop_") + "-tiny"
+    assert load_recipe(name).model["preset"] == name.removeprefix("deskdrop+") + "-tiny"
 
 
 def test_thinned_copies_of_histories_give_samples_too(encoder_decoder, write, genrec):

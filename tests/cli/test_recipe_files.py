@@ -1,0 +1,72 @@
+"""Recipes with variants over them: what is merged, starts anew or is taken away, and how the result is called."""
+
+import pytest
+
+from genrec.cli.recipe import load_recipe
+from genrec.cli.recipe_files import overlaid, read_recipe
+from genrec.presets import preset_names
+
+VARIANTS = preset_names("variants")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_fits_a_log_and_names_its_model(variant):
+    recipe = load_recipe(f"deskdrop+{variant}")
+    assert recipe.name == f"deskdrop_{variant}"
+    assert recipe.evaluation.model_name == variant
+    assert recipe != load_recipe("deskdrop", name=recipe.name)
+
+
+@pytest.mark.parametrize("log", ["retailrocket", "taobao", "market"])
+def test_every_log_takes_models_of_every_family(log):
+    assert load_recipe(f"{log}+sasrec").scores_items
+    assert load_recipe(f"{log}+mbgen").model["preset"] == "mbgen-tiny"
+    assert load_recipe(log).data == load_recipe(f"{log}+qwen3").data
+
+
+def test_variants_are_put_over_one_after_the_other():
+    recipe = load_recipe("deskdrop+qwen3+augmented-4+chunked")
+    assert recipe.name == "deskdrop_qwen3-augmented-4-chunked"
+    assert (recipe.model["position_experts"], recipe.training["augmentation_copies"]) == (False, 4)
+    assert recipe.item_tokenizer == {"name": "chunked"}
+    assert recipe.embedder is None
+
+
+def test_a_variant_stands_on_the_one_that_it_extends():
+    plain, b = load_recipe("deskdrop+sasrec"), load_recipe("deskdrop+sasrec-b")
+    assert (plain.training, plain.item_tokenizer) == (b.training, b.item_tokenizer)
+    assert b.model == {"preset": "sasrec-b", "max_history_items": 50}
+
+
+def test_a_recipe_alone_keeps_its_name_and_its_models():
+    assert load_recipe("deskdrop").name == "deskdrop"
+    assert load_recipe("deskdrop").evaluation.model_name == "gamer"
+    assert load_recipe("deskdrop_gamer-plus-tiny").evaluation.model_name == "gamer-plus-tiny"
+    assert load_recipe("deskdrop_gamer-plus-tiny+no-experts").name == "deskdrop_gamer-plus-tiny-no-experts"
+
+
+def test_files_of_ones_own_are_recipes_and_variants(tmp_path):
+    shop = "name: shop\ndata: {interactions: log.csv, behaviors: 'view,buy'}\nmodel: {preset: gamer-tiny}\n"
+    for name in ("shop", "shop+1"):  # a file's own name may hold a plus
+        (tmp_path / f"{name}.yaml").write_text(shop)
+        assert load_recipe(tmp_path / f"{name}.yaml").name == "shop"
+    (tmp_path / "wide.yaml").write_text("extends: qwen3\nmodel: {hidden_size: 128}\n")
+    recipe = load_recipe(f"{tmp_path}/shop.yaml+{tmp_path}/wide.yaml")
+    assert (recipe.name, recipe.model["hidden_size"], recipe.model["position_experts"]) == ("shop_wide", 128, False)
+
+
+def test_null_takes_a_key_away_and_another_class_starts_anew():
+    base = {"embedder": {"name": "tfidf", "dim": 8}, "training": {"seed": 1, "num_train_epochs": 2}}
+    changed = overlaid(base, {"embedder": {"name": "collaborative"}, "training": {"seed": None}})
+    assert changed == {"embedder": {"name": "collaborative"}, "training": {"num_train_epochs": 2}}
+    assert overlaid(base, {"embedder": None}) == {"training": base["training"]}
+    assert base["training"]["seed"] == 1  # the base itself is untouched
+
+
+def test_what_does_not_exist_is_said_with_what_does():
+    with pytest.raises(FileNotFoundError, match="no variant of that name: .*sasrec"):
+        read_recipe("deskdrop+sasrek")
+    with pytest.raises(FileNotFoundError, match="no recipe of that name: .*deskdrop"):
+        read_recipe("dekdrop+sasrec")
+    with pytest.raises(FileNotFoundError, match=r"There is no variant mine/wide.yaml. Variants that come along:"):
+        read_recipe("deskdrop+mine/wide.yaml")
