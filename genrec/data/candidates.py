@@ -155,9 +155,10 @@ class QueryContext:
 
         Returns:
             Catalog rows, -1 for none `[queries, candidates]`; and of each how strongly it goes with the user's items,
-            and comes in the session after them (logs), how many pairs say so (log), the place of the newest of the
-            user's items that it goes with and the hours since the newest pair (logs), and the logs of 1 + its events:
-            ever, ever by the asked behavior, and in each window `[queries, candidates, 7 + windows]` float32.
+            comes in the session after them, and did so lately (logs), how many pairs say so (log), the place of the
+            newest of the user's items that it goes with and the hours since the newest pair (logs), and the logs of
+            1 + its events: ever, ever by the asked behavior, and in each window `[queries, candidates, 8 + windows]`
+            float32.
         """
         assert self.neighbors is not None
         firsts, places = _distinct_users(asked)
@@ -167,6 +168,7 @@ class QueryContext:
         of_pairs = [
             np.log(found.together + SMALLEST_WEIGHT) / 3,
             np.log(found.after + SMALLEST_WEIGHT) / 3,
+            np.log(found.lately + SMALLEST_WEIGHT) / 3,
             np.log1p(found.num_pairs),
             np.log1p(found.first_rank),
             np.log1p(hours) / 4,

@@ -17,6 +17,7 @@ from genrec.data.ranges import first_at_or_after, grouped
 NO_ITEM = -1
 TIE_SEED = 0
 PRIOR_PAIRS = 5.0  # an item with few pairs does not know its neighbors as well as one with many
+SECONDS_PER_DAY = 86_400.0
 SAME_SESSION, LATER_SESSION, EARLIER_SESSION = 0, 1, 2
 TOGETHER = np.array([1.0, 0.0, 0.3])  # what a pair of each kind counts; the last two are one meeting, seen from either
 AFTER = np.array([0.0, 1.0, 0.0])
@@ -30,6 +31,7 @@ class Nearby(NamedTuple):
         together: How often they were met in one session with the user's items, and a little for a session before
             `[queries, neighbors]` float64; 0 where there is no item, as in all that follows.
         after: How often they were met in the session after one of the user's items.
+        lately: The sum of both, a pair of `d` days ago counted `1 / (1 + d)` of it.
         num_pairs: How many pairs that is.
         first_rank: The place of the newest of the user's items that they go with, from 0.
         newest: The second of the newest pair.
@@ -38,6 +40,7 @@ class Nearby(NamedTuple):
     items: np.ndarray
     together: np.ndarray
     after: np.ndarray
+    lately: np.ndarray
     num_pairs: np.ndarray
     first_rank: np.ndarray
     newest: np.ndarray
@@ -114,14 +117,16 @@ class NeighborIndex:
         Args:
             items: Each query's items as catalog rows, newest first, -1 for none `[queries, recent]`.
             times: When each is asked, seconds; only pairs strictly before are seen `[queries]`.
-            num_neighbors: How many to return, those with the most `together` and `after`; of equal ones, which is
-                decided by a fixed random order of the catalog.
+            num_neighbors: How many to return, in turn those with the most `together` and `after` and those with the
+                most `lately`: a shop's neighbors are those of all times, a news feed's those of today. Of equal ones,
+                which is decided by a fixed random order of the catalog.
             num_pairs: Pairs looked at for each of the user's items, the newest.
         """
         pairs, queries, ranks = self._newest_pairs(items, times, num_pairs)
         others, kinds = self.others[pairs].astype(np.int64), self.kinds[pairs]
         seen = queries * items.shape[1] + ranks
         together, after = (_shares(counts[kinds], seen, items.size) / (1.0 + ranks) for counts in (TOGETHER, AFTER))
+        fresh = 1 / (1 + (times[queries] - self.times[pairs]) / SECONDS_PER_DAY)
         num_items = len(self.starts) - 1
         keys = queries * num_items + self._tie_places[others]
         order = np.argsort(keys, kind="stable")
@@ -136,6 +141,7 @@ class NeighborIndex:
                 items=of_item,
                 together=sums.of(together, np.add),
                 after=sums.of(after, np.add),
+                lately=sums.of((together + after) * fresh, np.add),
                 num_pairs=sums.of(np.ones(len(order), dtype=np.int64), np.add),
                 first_rank=sums.of(ranks, np.minimum),
                 newest=sums.of(self.times[pairs], np.maximum),
@@ -172,8 +178,17 @@ class _Sums:
 
 
 def _strongest(queries: np.ndarray, is_own: np.ndarray, found: Nearby, shape: tuple[int, int]) -> Nearby:
-    """Return the strongest of each query's neighbors in rows, its own items first; `queries` rise."""
-    best = np.lexsort((-(found.together + found.after), ~is_own, queries))
+    """Return each query's neighbors in rows: its own items first, then in turn the strongest and the latest.
+
+    Args:
+        queries: The query of each neighbor, rising.
+        is_own: Whether it is one of the user's items.
+        found: The neighbors, flat.
+        shape: Queries, and neighbors per query.
+    """
+    values = (found.together + found.after, found.lately)
+    strengths, latest = (_ranks(np.lexsort((-value, ~is_own, queries)), queries) for value in values)
+    best = np.lexsort((strengths, np.minimum(strengths, latest), queries))
     places = np.arange(len(queries)) - np.searchsorted(queries, queries[best])
     kept, places = best[places < shape[1]], places[places < shape[1]]
 
@@ -183,6 +198,15 @@ def _strongest(queries: np.ndarray, is_own: np.ndarray, found: Nearby, shape: tu
         return rows
 
     return Nearby(rows_of(found.items, NO_ITEM), *(rows_of(values, 0) for values in found[1:]))
+
+
+def _ranks(order: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Return the place of each neighbor among those of its query, from 0; `order` sorts by query first."""
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order)) - np.searchsorted(
+        queries, queries
+    )  # in order, queries rise as they did before
+    return ranks
 
 
 def _shares(values: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:

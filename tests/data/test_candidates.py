@@ -101,7 +101,7 @@ def test_nobody_asks_nothing():
     assert asked.items.shape == (0, 2)
     context = context_of(log_by_hand())
     assert [part.shape for part in context.rising(asked)] == [(0, 4), (0, 4, 4)]
-    assert [part.shape for part in context.nearby(asked)] == [(0, 3), (0, 3, 9)]
+    assert [part.shape for part in context.nearby(asked)] == [(0, 3), (0, 3, 10)]
 
 
 def test_whole_histories_are_asked_about_at_their_query_times():
@@ -178,12 +178,15 @@ def test_what_goes_with_the_users_items_by_hand():
     items, features = context.nearby(asked)
     assert items[:2].tolist() == [[B, C, -1]] * 2
     norm = (2 + PRIOR_PAIRS) ** 0.5
-    of_b = [log_(1 / norm), log_(1 / (1 + PRIOR_PAIRS) ** 0.5), log1p(2), log1p(0), log1p(1) / 4]
+    after = 1 / (1 + PRIOR_PAIRS) ** 0.5
+    long_ago, an_hour_ago = 1 / (1 + (now - 300) / DAY), 1 / (1 + 1 / 24)
+    lately = long_ago / norm + an_hour_ago * after
+    of_b = [log_(1 / norm), log_(after), log_(lately), log1p(2), log1p(0), log1p(1) / 4]
     counts = [2, 1, 0, 1]  # ever, bought, in the last 100 s, in the last 10,000 s
     np.testing.assert_allclose(features[0, 0], [*of_b, *np.log1p(counts) / 2], rtol=1e-5)
-    np.testing.assert_allclose(features[1, 0, 5:], np.log1p([2, 1, 0, 1]) / 2, rtol=1e-5)  # viewed once, too
+    np.testing.assert_allclose(features[1, 0, 6:], np.log1p([2, 1, 0, 1]) / 2, rtol=1e-5)  # viewed once, too
     hours = log1p((now - 200) / HOUR) / 4  # the pair came about when c was met
-    of_c = [log_(1 / norm), log_(0), log1p(1), 0, hours]
+    of_c = [log_(1 / norm), log_(0), log_(1 / norm / (1 + (now - 200) / DAY)), log1p(1), 0, hours]
     np.testing.assert_allclose(features[1, 1], [*of_c, *np.log1p([1, 1, 0, 0]) / 2], rtol=1e-5, atol=1e-7)
     assert sorted(items[2].tolist()) == [-1, B, C]
     np.testing.assert_allclose(features[2, :2, 1], log_(0), rtol=1e-5)  # nothing of the second user is known yet

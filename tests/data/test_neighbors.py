@@ -11,6 +11,7 @@ from genrec.data.neighbors import PRIOR_PAIRS, NeighborIndex
 
 ITEMS = list(range(8))
 HOUR = 3600
+DAY = 24 * HOUR
 
 
 def random_log(seed: int = 0, num_users: int = 30) -> Histories:
@@ -48,20 +49,21 @@ def naive_pairs(histories: Histories, session_window: int, back_window: int) -> 
 def naive_nearby(
     histories: Histories, recent: list[int], now: int, session_window: int, back_window: int
 ) -> dict[int, list[float]]:
-    """Return of each neighbor: together, after, pairs, first rank, newest; every pair before now is looked at."""
+    """Return of each neighbor: together, after, lately, pairs, first rank, newest; all pairs before now count."""
     pairs = defaultdict(list)
     for item, other, kind, time in naive_pairs(histories, session_window, back_window):
         if time < now:
             pairs[item].append((other, {"same": 1, "earlier": 0.3, "later": 0}[kind], float(kind == "later"), time))
-    found = defaultdict(lambda: [0.0, 0.0, 0, 99, 0])
+    found = defaultdict(lambda: [0.0, 0.0, 0.0, 0, 99, 0])
     for rank, item in enumerate(recent):
         of_together, of_after = (
             (sum(pair[column] for pair in pairs[item]) + PRIOR_PAIRS) ** 0.5 * (1 + rank) for column in (1, 2)
         )
         for other, together, after, time in pairs[item]:
-            known = found[other]
-            sums = [known[0] + together / of_together, known[1] + after / of_after]
-            found[other] = [*sums, known[2] + 1, min(known[3], rank), max(known[4], time)]
+            known, shares = found[other], [together / of_together, after / of_after]
+            lately = known[2] + sum(shares) / (1 + (now - time) / DAY)
+            sums = [known[0] + shares[0], known[1] + shares[1], lately]
+            found[other] = [*sums, known[3] + 1, min(known[4], rank), max(known[5], time)]
     return found
 
 
@@ -78,10 +80,17 @@ def test_what_is_nearby_agrees_with_its_definition(session_window: int, back_win
         assert sorted(items) == sorted(expected)
         for place, item in enumerate(items):
             assert [float(part[0, place]) for part in found[1:]] == pytest.approx(expected[item])
-        strengths = np.round((found.together + found.after)[0, : len(items)], 12)
-        order = [(item not in recent, -strength) for item, strength in zip(items, strengths, strict=True)]
-        assert order == sorted(order)
         assert all((part[0, len(items) :] == 0).all() for part in found[1:])
+
+
+def test_the_strongest_and_the_latest_come_in_turn():
+    """All others go with item 0: item 1 in five sessions long ago, 2 in four, 3 in three; 4 and 5 once, and lately."""
+    days = [(1, 1)] * 5 + [(2, 2)] * 4 + [(3, 3)] * 3 + [(4, 99), (5, 98)]
+    users = [[(0, "view", day * DAY), (item, "view", day * DAY + 1)] for item, day in days]
+    found = NeighborIndex.of(as_histories(users, ITEMS, "view")).nearby(np.array([[0]]), np.array([100 * DAY]), 6)
+    assert found.items.tolist() == [[1, 4, 2, 5, 3, -1]]
+    np.testing.assert_array_equal(np.argsort(-found.together[0, :3]), [0, 2, 1])
+    np.testing.assert_array_equal(np.argsort(-found.lately[0, :5])[:2], [1, 3])
 
 
 def test_a_short_list_is_the_beginning_of_a_long_one():
@@ -114,9 +123,10 @@ def test_the_users_own_items_come_first_and_weights_add_up():
     by_item = dict(
         zip(found.items[0].tolist(), zip(*(part[0].tolist() for part in found[1:]), strict=True), strict=True)
     )
-    assert by_item[0][:4] == pytest.approx((1 / norm, 0, 1, 0))
-    assert by_item[1][:4] == pytest.approx((1 / 2 / norm, 0, 1, 1))
-    assert by_item[2][:4] == pytest.approx((0, 1 / norm + 1 / 2 / norm, 2, 0))
+    long_ago, just_now = 1 / (1 + (9001 - 20) / DAY), 1 / (1 + 1 / DAY)
+    assert by_item[0][:5] == pytest.approx((1 / norm, 0, long_ago / norm, 1, 0))
+    assert by_item[1][:5] == pytest.approx((1 / 2 / norm, 0, long_ago / 2 / norm, 1, 1))
+    assert by_item[2][:5] == pytest.approx((0, 1.5 / norm, 1.5 * just_now / norm, 2, 0))
 
 
 def test_an_item_met_often_in_a_session_is_one_pair():

@@ -14,7 +14,7 @@ from genrec.models.gamer import GamerConfig, GamerForCausalLM
 
 Item = tuple[int, ...]  # token ids of an item's codes
 
-NEIGHBOR_FEATURES = 9  # seven and one for each of two windows
+NEIGHBOR_FEATURES = 10  # eight and one for each of two windows
 SIZES, OFFSETS = [3, 2, 3], [5, 8, 10]  # three behaviors: 2, 3 and 4
 ITEMS: list[Item] = [(5 + a, 8 + b, 10 + c) for a in range(3) for b in range(2) for c in range(3)]
 TINY: dict[str, Any] = {

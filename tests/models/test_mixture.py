@@ -535,7 +535,7 @@ def test_impossible_settings_are_refused(fields: dict[str, Any], message: str):
 
 def test_the_configuration_says_what_candidates_are():
     config = GamerConfig(**{**TINY, "trend_windows": [60, 3600, 86_400]})
-    assert (config.num_trend_features, config.num_neighbor_features) == (6, 10)
+    assert (config.num_trend_features, config.num_neighbor_features) == (6, 11)
     assert not config.has_mixture
     assert all(GamerConfig(**TINY, **{name: True}).has_mixture for name in ("copy_head", "trend_head", "neighbor_head"))
 

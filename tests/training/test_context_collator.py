@@ -154,7 +154,7 @@ def test_no_samples_give_no_candidates(is_prepared: bool):
     context = prepared_context(context, HistoryDataset(histories), None) if is_prepared else context
     batch = collator_of(context)([])
     assert batch["trend_tokens"].shape == (0, 3, 2)
-    assert batch["neighbor_features"].shape == (0, 64, 9)
+    assert batch["neighbor_features"].shape == (0, 64, 10)
     assert (batch["labels"] == -100).all()
 
 

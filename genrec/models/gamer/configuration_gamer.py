@@ -11,7 +11,7 @@ from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
 PAD = 0
 FIRST_BEHAVIOR = 2  # token ids 0 and 1 pad and mask
-NUM_PAIR_FEATURES = 7
+NUM_PAIR_FEATURES = 8
 
 
 @strict
