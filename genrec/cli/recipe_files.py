@@ -2,7 +2,7 @@
 
 `deskdrop+sasrec` is the recipe `deskdrop` with the variant `sasrec` over it, from `examples/variants/`: what is
 compared with what is written once, whatever the log. Variants are put over one after the other,
-`deskdrop+qwen3+augmented-4`.
+`deskdrop+qwen3+augmented-4`. A recipe or variant whose file says `extends: OTHER` stands on that one.
 """
 
 from collections.abc import Mapping
@@ -47,6 +47,9 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
     """
     base, *variants = [str(source)] if Path(source).is_file() else str(source).split("+")
     content = _read_yaml(_find(base, "recipes"))
+    extended = content.pop(EXTENDS, None)
+    if extended is not None:
+        content = overlaid(read_recipe(str(extended)), content)
     for variant in variants:
         content = overlaid(content, _read_variant(variant))
         content["name"] = f"{content['name']}{'-' if '_' in content['name'] else '_'}{Path(variant).stem}"

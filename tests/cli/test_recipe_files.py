@@ -45,6 +45,14 @@ def test_a_recipe_alone_keeps_its_name_and_its_models():
     assert load_recipe("deskdrop_gamer-plus-tiny+no-experts").name == "deskdrop_gamer-plus-tiny-no-experts"
 
 
+def test_a_recipe_stands_on_the_one_that_it_extends(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: deskdrop+qwen3\nname: mine\ntraining: {num_train_epochs: 3}\n")
+    mine, other = load_recipe(tmp_path / "mine.yaml"), load_recipe("deskdrop+qwen3")
+    assert (mine.name, mine.model, mine.data) == ("mine", other.model, other.data)
+    assert mine.training == {**other.training, "num_train_epochs": 3}
+    assert load_recipe("deskdrop_gamer-plus-tiny") == load_recipe("deskdrop+gamer-plus-tiny")
+
+
 def test_files_of_ones_own_are_recipes_and_variants(tmp_path):
     shop = "name: shop\ndata: {interactions: log.csv, behaviors: 'view,buy'}\nmodel: {preset: gamer-tiny}\n"
     for name in ("shop", "shop+1"):  # a file's own name may hold a plus
