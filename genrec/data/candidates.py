@@ -34,15 +34,11 @@ class Asked:
         times: When each is asked, seconds `[queries]`.
         behaviors: The asked behavior's index `[queries]`.
         items: Catalog rows, -1 where there is none `[queries, recent]`.
-        item_times: When each was met last `[queries, recent]`.
-        item_behaviors: By which behavior `[queries, recent]`.
     """
 
     times: np.ndarray
     behaviors: np.ndarray
     items: np.ndarray
-    item_times: np.ndarray
-    item_behaviors: np.ndarray
 
     @classmethod
     def of_events(
@@ -64,25 +60,20 @@ class Asked:
         starts = np.maximum.accumulate(np.where(is_start, np.arange(len(samples)), 0))[events]
         firsts = (np.cumsum(counts) - counts)[samples[events]]
         recent = _latest_distinct(columns["items"], firsts, starts, num_recent)
-        return cls._looked_up(columns, recent, columns["session_times"][events], columns["behaviors"][events])
+        return cls(columns["session_times"][events], columns["behaviors"][events], _looked_up(columns["items"], recent))
 
     @classmethod
     def of_histories(cls, histories: Histories, behavior: int, num_recent: int) -> "Asked":
         """Ask for one behavior after whole histories, at their `query_times`."""
         assert histories.query_times is not None
         recent = _latest_distinct(histories.items, histories.offsets[:-1], histories.offsets[1:], num_recent)
-        columns = {name: getattr(histories, name) for name in ("items", "behaviors", "times")}
-        return cls._looked_up(columns, recent, histories.query_times, np.full(len(histories), behavior))
+        behaviors = np.full(len(histories), behavior)
+        return cls(histories.query_times, behaviors, _looked_up(histories.items, recent))
 
-    @classmethod
-    def _looked_up(
-        cls, columns: Mapping[str, np.ndarray], recent: np.ndarray, times: np.ndarray, behaviors: np.ndarray
-    ) -> "Asked":
-        def of(name: str, filler: int) -> np.ndarray:
-            values = columns[name]
-            return np.where(recent >= 0, values[recent], filler) if len(values) else np.full_like(recent, filler)
 
-        return cls(times, behaviors, of("items", NO_ITEM), of("times", 0), of("behaviors", 0))
+def _looked_up(items: np.ndarray, events: np.ndarray) -> np.ndarray:
+    """Return the items of events, -1 where there is none."""
+    return np.where(events >= 0, items[events], NO_ITEM) if len(items) else np.full_like(events, NO_ITEM)
 
 
 def _latest_distinct(items: np.ndarray, firsts: np.ndarray, ends: np.ndarray, count: int) -> np.ndarray:

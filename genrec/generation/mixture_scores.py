@@ -1,7 +1,7 @@
 """Scores of a model with pointers, for the fast search: the candidates are weighed once per request, then only matched.
 
-`GamerForCausalLM.forward` says the same of one prefix (`models/gamer/mixture.py`); here a request has many, and keeps
-of each which candidates still begin with it and what the softmax made of it.
+`GamerForCausalLM.forward` says the same of one prefix; here a request has many, and keeps of each which candidates
+still begin with it and what the softmax made of it (`models/gamer/prefix_mixture.py`).
 """
 
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from genrec.generation.prompts import Prompts
 from genrec.models.gamer.item_history import ItemHistory, ItemQueries, read_item_history
-from genrec.models.gamer.mixture import Components, Prefixes, as_candidates, mix, no_prefix
 from genrec.models.gamer.modeling_gamer import GamerForCausalLM
+from genrec.models.gamer.pointers import as_candidates
+from genrec.models.gamer.prefix_mixture import Components, Prefixes, mix, no_prefix
 
 
 class MixtureScores:

@@ -61,8 +61,7 @@ def random_queries(seed: int = 1, num_queries: int = 40) -> Asked:
     rng = np.random.default_rng(seed)
     items = rng.integers(-1, 6, size=(num_queries, 3))
     times = rng.integers(-DAY, 22 * DAY, size=num_queries)
-    item_times = times[:, None] - rng.integers(1, DAY, size=items.shape)
-    return Asked(times, rng.integers(3, size=num_queries), items, item_times, rng.integers(3, size=items.shape))
+    return Asked(times, rng.integers(3, size=num_queries), items)
 
 
 def answers(context: QueryContext, asked: Asked) -> list[list]:
@@ -78,8 +77,6 @@ def test_an_event_is_asked_about_at_the_beginning_of_its_session():
 def test_an_event_knows_the_latest_distinct_items_of_earlier_sessions_of_its_user():
     asked = asked_of(log_by_hand(), [2, 4, 5, 6, 8])
     assert asked.items.tolist() == [[-1, -1], [A, B], [A, C], [-1, -1], [B, -1]]
-    assert asked.item_times.tolist() == [[0, 0], [1200, 600], [10_100, 10_000], [0, 0], [50, 0]]
-    assert asked.item_behaviors[[1, 2]].tolist() == [[CART, VIEW], [VIEW, VIEW]]
     assert asked_of(log_by_hand(), [5], num_recent=4).items.tolist() == [[A, C, B, -1]]
 
 
@@ -109,8 +106,6 @@ def test_whole_histories_are_asked_about_at_their_query_times():
     asked = Asked.of_histories(asked_at(histories, [20, 30]), BUY, 2)
     assert (asked.times.tolist(), asked.behaviors.tolist()) == ([20, 30], [BUY, BUY])
     assert asked.items.tolist() == [[A, B], [-1, -1]]
-    assert asked.item_times.tolist() == [[11, 9], [0, 0]]
-    assert asked.item_behaviors[0].tolist() == [CART, BUY]
     nobody = Asked.of_histories(asked_at(as_histories([[]], ITEMS, LADDER), [4]), VIEW, 3)
     assert nobody.items.tolist() == [[-1, -1, -1]]
 
@@ -127,13 +122,13 @@ def test_training_and_serving_ask_alike():
     for behavior in range(3):
         from_histories = Asked.of_histories(known, behavior, 3)
         rows = from_samples.behaviors == behavior
-        for name in ("times", "behaviors", "items", "item_times", "item_behaviors"):
+        for name in ("times", "behaviors", "items"):
             assert (getattr(from_samples, name)[rows] == getattr(from_histories, name)[rows]).all(), name
 
 
 def one_query(time: int, behavior: int) -> Asked:
     none = np.zeros((1, 0), dtype=np.int64)
-    return Asked(np.array([time]), np.array([behavior]), none, none, none)
+    return Asked(np.array([time]), np.array([behavior]), none)
 
 
 def test_what_rises_by_hand():
@@ -172,8 +167,6 @@ def test_what_goes_with_the_users_items_by_hand():
         times=np.array([now, now, DAY + HOUR]),
         behaviors=np.array([BUY, VIEW, BUY]),
         items=np.array([[A, -1]] * 3),
-        item_times=np.zeros((3, 2)),
-        item_behaviors=np.zeros((3, 2)),
     )
     items, features = context.nearby(asked)
     assert items[:2].tolist() == [[B, C, -1]] * 2

@@ -15,16 +15,9 @@ from transformers import DynamicCache
 
 from genrec.models.gamer import GamerConfig, GamerForCausalLM
 from genrec.models.gamer.item_history import ItemQueries, read_item_history
-from genrec.models.gamer.mixture import (
-    NOTHING,
-    Components,
-    MixtureHead,
-    as_candidates,
-    gates_at,
-    log_likelihoods,
-    mix,
-    no_prefix,
-)
+from genrec.models.gamer.mixture import MixtureHead
+from genrec.models.gamer.pointers import as_candidates
+from genrec.models.gamer.prefix_mixture import NOTHING, Components, gates_at, log_likelihoods, mix, no_prefix
 
 sys.path.append(str(Path(__file__).parent))
 from mixture_oracle import (

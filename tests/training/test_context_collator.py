@@ -66,15 +66,11 @@ def expected_candidates(context: QueryContext, samples: list[dict]) -> dict[str,
             latest = {int(sample["items"][place]): place for place in past}
             newest = sorted(latest.values(), reverse=True)[:2]
 
-            def of(name: str, filler: int, places: list[int] = newest, source: dict = sample) -> np.ndarray:
-                return np.array([[int(source[name][place]) for place in places] + [filler] * (2 - len(places))])
-
+            items = [int(sample["items"][place]) for place in newest] + [-1] * (2 - len(newest))
             asked = Asked(
                 times=np.array([sample["session_times"][event]]),
                 behaviors=np.array([sample["behaviors"][event]]),
-                items=of("items", -1),
-                item_times=of("times", 0),
-                item_behaviors=of("behaviors", 0),
+                items=np.array([items]),
             )
             found.append(candidate_tensors(context, asked, ITEM_TOKENS, has_trend=True, has_neighbors=True))
     return {name: torch.cat([one[name] for one in found]) for name in found[0]}

@@ -33,7 +33,9 @@ from .fused_ops import RMSNorm
 from .generating import GamerGenerationMixin, default_generation_config
 from .item_history import ItemHistory, ItemQueries, query_weights, read_item_history
 from .loss import IGNORED_LABEL, next_token_loss
-from .mixture import Candidates, MixtureHead, ScaledLinear, as_candidates, log_likelihoods
+from .mixture import MixtureHead
+from .pointers import Candidates, ScaledLinear, as_candidates
+from .prefix_mixture import log_likelihoods
 from .time_context import TimeContext
 from .token_layout import TokenLayout, read_layout, token_places
 
