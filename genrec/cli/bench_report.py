@@ -2,10 +2,10 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from genrec.cli.bench_records import RECORD_FILE
+from genrec.cli.bench_comparisons import Runs, find_runs, paired_test
 from genrec.evaluation.benchmark_tables import (
     Benchmark,
     Line,
@@ -16,16 +16,13 @@ from genrec.evaluation.benchmark_tables import (
     markdown_tables,
     read_benchmark,
 )
-from genrec.evaluation.comparison import Comparison, compare
 from genrec.evaluation.metrics import MetricName
-from genrec.evaluation.multiple_tests import ModelTest, corrected, sign_flip_p
-from genrec.evaluation.report import EvaluationReport
+from genrec.evaluation.multiple_tests import ModelTest, corrected
 from genrec.evaluation.tables import UPPER_BOUND
-from genrec.files import read_json, write_atomically
+from genrec.files import write_atomically
 
 TABLE_METRICS = ("hit@1", "hit@5", "hit@10", "recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10")
 ALL_PAIRS = "all"
-RunKey = tuple[str, int]  # configuration, seed
 
 
 @dataclass(frozen=True)
@@ -59,24 +56,6 @@ class ReportSettings:
             MetricName.parse(name.partition("/")[0])
 
 
-@dataclass(frozen=True)
-class Runs:
-    """The runs of a bench and their reports, each read once.
-
-    Args:
-        folders: (configuration, seed) -> run folder.
-    """
-
-    folders: dict[RunKey, Path] = field(default_factory=dict)
-    reports: dict[RunKey, EvaluationReport] = field(default_factory=dict)
-
-    def report(self, key: RunKey) -> EvaluationReport:
-        """Return the report of a run."""
-        if key not in self.reports:
-            self.reports[key] = EvaluationReport.load(self.folders[key] / "report.json")
-        return self.reports[key]
-
-
 def report_benchmarks(paths: Sequence[str | Path], settings: ReportSettings, *, say: Callable[[str], None]) -> None:
     """Show the tables and tests of benchmark files, or write them; the files are all checked first.
 
@@ -85,7 +64,7 @@ def report_benchmarks(paths: Sequence[str | Path], settings: ReportSettings, *, 
         ValueError: If a file lacks a seed and that is not allowed, or the runs are not those of its figures.
     """
     benchmarks = [read_benchmark(path, seeds=settings.seeds, models=settings.models) for path in paths]
-    runs = find_runs(settings.runs) if settings.runs is not None else Runs()
+    runs = find_runs(settings.runs) if settings.runs is not None else None
     texts = []
     for benchmark in benchmarks:
         _check_has(benchmark, settings)
@@ -101,7 +80,7 @@ def report_benchmarks(paths: Sequence[str | Path], settings: ReportSettings, *, 
             _write(benchmark, text, settings, say)
 
 
-def significance_text(benchmark: Benchmark, settings: ReportSettings, runs: Runs) -> str:
+def significance_text(benchmark: Benchmark, settings: ReportSettings, runs: Runs | None) -> str:
     """Return the paired tests of a benchmark as a Markdown table, with what they were over."""
     tests = model_tests(benchmark, settings, runs)
     if not tests:
@@ -119,35 +98,14 @@ def significance_text(benchmark: Benchmark, settings: ReportSettings, runs: Runs
     )
 
 
-def model_tests(benchmark: Benchmark, settings: ReportSettings, runs: Runs) -> list[ModelTest]:
+def model_tests(benchmark: Benchmark, settings: ReportSettings, runs: Runs | None) -> list[ModelTest]:
     """Return the tests of a benchmark on each protocol and behavior, corrected as one family."""
     tests = []
     for protocol, behavior in benchmark.places([settings.metric]):
         place = protocol, behavior, settings.metric
         for first, second in _pairs(benchmark, place, settings.against):
-            tests.append(_test(benchmark, place, first, second, settings, runs))
+            tests.append(paired_test(benchmark, place, first, second, runs, settings.num_bootstrap))
     return corrected(tests)
-
-
-def find_runs(folder: str | Path) -> Runs:
-    """Return the finished runs under a folder.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If a pair was run in two places.
-    """
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"There is no folder of runs {folder}. It is the `--output` of `genrec bench`.")
-    found: dict[RunKey, Path] = {}
-    for path in sorted(Path(folder).rglob(RECORD_FILE)):
-        record = read_json(path)
-        key = record["config"], record["seed"]
-        if not record["finished"]:
-            continue
-        if key in found:
-            raise ValueError(f"{found[key]} and {path.parent} both ran {key[0]} with seed {key[1]}. Keep one of them.")
-        found[key] = path.parent
-    return Runs(found)
 
 
 def _pairs(benchmark: Benchmark, place: Place, against: str | None) -> list[tuple[Line, Line]]:
@@ -161,88 +119,6 @@ def _pairs(benchmark: Benchmark, place: Place, against: str | None) -> list[tupl
         return [(lines[0], line) for line in lines[1:]] if lines else []
     own = [line for line in lines if against in (line.label, line.model)]
     return [(own[0], line) for line in lines if line is not own[0]] if own else []
-
-
-def _test(
-    benchmark: Benchmark, place: Place, first: Line, second: Line, settings: ReportSettings, runs: Runs
-) -> ModelTest:
-    """Test two models over their records where the runs are at hand, else over seeds."""
-    protocol, behavior, _ = place
-    names = protocol, behavior, first.label, second.label
-    missing = [pair for pair in _needed(benchmark, place, first, second) if pair not in runs.folders]
-    reason = "" if not settings.runs else f", no run of {missing[0][0]} with seed {missing[0][1]}" if missing else ""
-    if settings.runs and not missing:
-        result, reason = _compared(place, first, second, benchmark.seeds, settings, runs)
-        if result is not None:
-            over = f"{result.records:,} records, {result.num_seeds} seeds"
-            return ModelTest(*names, result.difference, result.low, result.high, result.p, over)
-    pairs = [
-        (float(first.figures[place][seed]["value"]), float(second.figures[place][seed]["value"]))
-        for seed in benchmark.seeds
-        if seed in first.figures[place] and seed in second.figures[place]
-    ]
-    cells = benchmark.cell(first, place), benchmark.cell(second, place)
-    assert cells[0] is not None
-    assert cells[1] is not None
-    p = sign_flip_p([a - b for a, b in pairs])
-    return ModelTest(*names, cells[0].mean - cells[1].mean, None, None, p, f"{len(pairs)} seeds alone{reason}")
-
-
-def _needed(benchmark: Benchmark, place: Place, first: Line, second: Line) -> list[RunKey]:
-    """Return the runs (configuration, seed) that hold both lines' records; a rule's one run stands for all seeds."""
-    return [(line.config, _seed_of(line, place, seed)) for line in (first, second) for seed in benchmark.seeds]
-
-
-def _seed_of(line: Line, place: Place, seed: int) -> int:
-    rows = line.figures[place]
-    return seed if seed in rows else min(rows)
-
-
-def _compared(
-    place: Place, first: Line, second: Line, seeds: Sequence[int], settings: ReportSettings, runs: Runs
-) -> tuple[Comparison | None, str]:
-    """Return the comparison over records, or why there is none."""
-    protocol, behavior, metric = place
-    reports = [
-        [_report_of(runs, line, place, _seed_of(line, place, seed)) for seed in seeds] for line in (first, second)
-    ]
-    if not all(report.records for report in itertools.chain(*reports)):
-        return None, ", the runs kept no records"
-    try:
-        models = first.model, second.model
-        return (
-            compare(
-                reports[0],
-                reports[1],
-                metric,
-                behavior=behavior,
-                models=models,
-                protocol=protocol,
-                num_bootstrap=settings.num_bootstrap,
-            ),
-            "",
-        )
-    except ValueError:  # a log that is drawn anew with each seed asks other users each time
-        return None, ", the seeds asked different records"
-
-
-def _report_of(runs: Runs, line: Line, place: Place, seed: int) -> EvaluationReport:
-    """Return a run's report.
-
-    Raises:
-        ValueError: If its figure is not the one in the benchmark file.
-    """
-    report = runs.report((line.config, seed))
-    value = report.value(place[2], place[1], line.model, place[0])
-    written = line.figures[place][seed]["value"]
-    if f"{value:.6g}" != written:
-        where = f"{line.model}, {place[0]}, {place[1]}"
-        raise ValueError(
-            f"{runs.folders[line.config, seed]} reached {place[2]} {value:.6g} ({where}), but the benchmark file says "
-            f"{written}: they are not of one run. Run `genrec bench {line.config} --seeds {seed}` again, or leave "
-            "`--runs` out."
-        )
-    return report
 
 
 def _test_cells(test: ModelTest) -> list[str]:

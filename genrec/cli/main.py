@@ -332,3 +332,30 @@ def bench_report(
             output=output,
         )
         report_benchmarks(files, settings, say=print)
+
+
+@bench_app.command("claims")
+def bench_claims(
+    claims: Annotated[Path, typer.Argument(help="A YAML list of claims: `claim`, `first`, `second` each.")],
+    files: Annotated[list[Path], typer.Argument(help="Benchmark files, as `genrec bench` writes them.")],
+    runs: Annotated[str | None, typer.Option("--runs", help="The runs' folder, for tests over users.")] = None,
+    output: Annotated[str | None, typer.Option("--output", help="Write Markdown here instead of printing.")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Hold claims that one model is better or cheaper than another against benchmark files."""
+    with _command(debug, goes_on=False):
+        from genrec.cli.bench_claims import report_claims
+
+        report_claims(claims, files, runs=runs, output=output, say=print)
+
+
+@bench_app.command("costs")
+def bench_costs(
+    runs: Annotated[str, typer.Argument(help="The runs' folder: the `--output` of `genrec bench`.")] = "runs/bench",
+    debug: DebugOption = False,
+) -> None:
+    """Show what training cost each model: parameters, seconds per epoch, epochs to the best, seconds in all."""
+    with _command(debug, goes_on=False):
+        from genrec.cli.bench_costs import report_costs
+
+        report_costs(runs, say=print)

@@ -1,60 +1,30 @@
 """`genrec bench report`: what the tests between models are over, and what is refused, on runs made by hand."""
 
-import json
+from functools import partial
 
-import numpy as np
 import pytest
 
-from genrec.cli.bench_report import ReportSettings, find_runs, model_tests, report_benchmarks
-from genrec.evaluation import EvaluationReport
-from genrec.evaluation.benchmark_csv import COLUMNS, update_benchmark_csv
+from genrec.cli.bench_comparisons import find_runs
+from genrec.cli.bench_report import ReportSettings, model_tests, report_benchmarks
+from genrec.evaluation.benchmark_csv import COLUMNS
 from genrec.evaluation.benchmark_tables import read_benchmark
-from genrec.evaluation.records import Records
 
-USERS = np.arange(40)
-GAINS = {"gamer": 0.5, "qwen3": 0.25, "sasrec": 0.0}
-
-
-def values_of(model, seed):
-    """A common draw per user, and a constant gain: every paired difference is the difference of the gains."""
-    return np.random.default_rng(seed).random(len(USERS)) / 4 + GAINS[model]
-
-
-def report_of(model, values, users=USERS):
-    fields = {"model": model, "protocol": "last-session", "behavior": "merged", "metric": "ndcg@10"}
-    row = {**fields, "value": float(values.mean()), "low": None, "high": None, "records": len(values)}
-    records = Records(model, "last-session", users, np.array(["buy"] * len(users), dtype=object), {"ndcg@10": values})
-    return EvaluationReport([row], [records], {(model, "last-session"): {"seconds": 1.0, "peak_mb": 1.0}})
+from .made_runs import USERS, add_all, add_run, report_of, values_of
 
 
 @pytest.fixture
 def add(tmp_path):
-    """Write a run folder and its figures into `shop.csv`."""
-
-    def add_run(model, seed, users=USERS, finished="2026-01-01"):
-        folder, report = (
-            tmp_path / "runs" / f"shop_{model}" / f"seed-{seed}",
-            report_of(model, values_of(model, seed), users),
-        )
-        report.save(folder / "report.json")
-        record = {"config": f"shop_{model}", "model": model, "seed": seed, "commit": "abc", "finished": finished}
-        (folder / "bench.json").write_text(json.dumps(record))
-        update_benchmark_csv(tmp_path / "shop.csv", report, config=f"shop_{model}", commit="abc", seed=seed)
-
-    return add_run
+    return partial(add_run, tmp_path)
 
 
 @pytest.fixture
-def path(add, tmp_path):
-    for model in GAINS:
-        for seed in range(3):
-            add(model, seed)
-    return tmp_path / "shop.csv"
+def path(tmp_path):
+    return add_all(tmp_path)
 
 
 def run_tests(path, **fields):
     settings = ReportSettings(num_bootstrap=200, metrics=["ndcg@10"], **fields)
-    runs = find_runs(settings.runs) if settings.runs else find_runs(path.parent / "runs")
+    runs = find_runs(settings.runs) if settings.runs else None
     return model_tests(read_benchmark(path), settings, runs)
 
 

@@ -1,0 +1,151 @@
+"""Two models of a benchmark file compared: over the records of their runs where these are at hand, else over seeds."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from genrec.cli.bench_records import RECORD_FILE
+from genrec.evaluation.benchmark_tables import Benchmark, Line, Place
+from genrec.evaluation.comparison import Comparison, compare
+from genrec.evaluation.multiple_tests import ModelTest, sign_flip_p
+from genrec.evaluation.report import EvaluationReport
+from genrec.files import read_json
+
+RunKey = tuple[str, int]  # configuration, seed
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a bench and their reports, each read once.
+
+    Args:
+        folders: (configuration, seed) -> run folder.
+    """
+
+    folders: dict[RunKey, Path] = field(default_factory=dict)
+    reports: dict[RunKey, EvaluationReport] = field(default_factory=dict)
+
+    def report(self, key: RunKey) -> EvaluationReport:
+        """Return the report of a run."""
+        if key not in self.reports:
+            self.reports[key] = EvaluationReport.load(self.folders[key] / "report.json")
+        return self.reports[key]
+
+
+def find_runs(folder: str | Path) -> Runs:
+    """Return the finished runs under a folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a pair was run in two places.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"There is no folder of runs {folder}. It is the `--output` of `genrec bench`.")
+    found: dict[RunKey, Path] = {}
+    for path in sorted(Path(folder).rglob(RECORD_FILE)):
+        record = read_json(path)
+        key = record["config"], record["seed"]
+        if not record["finished"]:
+            continue
+        if key in found:
+            raise ValueError(f"{found[key]} and {path.parent} both ran {key[0]} with seed {key[1]}. Keep one of them.")
+        found[key] = path.parent
+    return Runs(found)
+
+
+def paired_test(
+    benchmark: Benchmark, place: Place, first: Line, second: Line, runs: Runs | None, num_bootstrap: int
+) -> ModelTest:
+    """Test two models over their records where the runs are at hand, else over seeds.
+
+    Args:
+        benchmark: The figures; both models have theirs at the place.
+        place: Protocol, behavior and metric.
+        first: The one model.
+        second: The other, which is taken away from the first.
+        runs: The runs, from `find_runs`; None tests over seeds.
+        num_bootstrap: Resamples.
+
+    Raises:
+        ValueError: If a run's figure is not the one in the benchmark file.
+    """
+    protocol, behavior, _ = place
+    names = protocol, behavior, first.label, second.label
+    reason = ""
+    if runs is not None:
+        missing = [pair for pair in _needed(benchmark, place, first, second) if pair not in runs.folders]
+        if missing:
+            result, reason = None, f", no run of {missing[0][0]} with seed {missing[0][1]}"
+        else:
+            result, reason = _compared(place, first, second, benchmark.seeds, runs, num_bootstrap)
+        if result is not None:
+            over = f"{result.records:,} records, {result.num_seeds} seeds"
+            return ModelTest(*names, result.difference, result.low, result.high, result.p, over)
+    pairs = [
+        (float(first.figures[place][seed]["value"]), float(second.figures[place][seed]["value"]))
+        for seed in benchmark.seeds
+        if seed in first.figures[place] and seed in second.figures[place]
+    ]
+    cells = benchmark.cell(first, place), benchmark.cell(second, place)
+    assert cells[0] is not None
+    assert cells[1] is not None
+    p = sign_flip_p([a - b for a, b in pairs])
+    return ModelTest(*names, cells[0].mean - cells[1].mean, None, None, p, f"{len(pairs)} seeds alone{reason}")
+
+
+def _needed(benchmark: Benchmark, place: Place, first: Line, second: Line) -> list[RunKey]:
+    """Return the runs (configuration, seed) that hold both lines' records; a rule's one run stands for all seeds."""
+    return [(line.config, _seed_of(line, place, seed)) for line in (first, second) for seed in benchmark.seeds]
+
+
+def _seed_of(line: Line, place: Place, seed: int) -> int:
+    rows = line.figures[place]
+    return seed if seed in rows else min(rows)
+
+
+def _compared(
+    place: Place, first: Line, second: Line, seeds: Sequence[int], runs: Runs, num_bootstrap: int
+) -> tuple[Comparison | None, str]:
+    """Return the comparison over records, or why there is none."""
+    protocol, behavior, metric = place
+    reports = [
+        [_report_of(runs, line, place, _seed_of(line, place, seed)) for seed in seeds] for line in (first, second)
+    ]
+    if not all(report.records for report in itertools.chain(*reports)):
+        return None, ", the runs kept no records"
+    try:
+        models = first.model, second.model
+        return (
+            compare(
+                reports[0],
+                reports[1],
+                metric,
+                behavior=behavior,
+                models=models,
+                protocol=protocol,
+                num_bootstrap=num_bootstrap,
+            ),
+            "",
+        )
+    except ValueError:  # a log that is drawn anew with each seed asks other users each time
+        return None, ", the seeds asked different records"
+
+
+def _report_of(runs: Runs, line: Line, place: Place, seed: int) -> EvaluationReport:
+    """Return a run's report.
+
+    Raises:
+        ValueError: If its figure is not the one in the benchmark file.
+    """
+    report = runs.report((line.config, seed))
+    value = report.value(place[2], place[1], line.model, place[0])
+    written = line.figures[place][seed]["value"]
+    if f"{value:.6g}" != written:
+        where = f"{line.model}, {place[0]}, {place[1]}"
+        raise ValueError(
+            f"{runs.folders[line.config, seed]} reached {place[2]} {value:.6g} ({where}), but the benchmark file says "
+            f"{written}: they are not of one run. Run `genrec bench {line.config} --seeds {seed}` again, or leave "
+            "`--runs` out."
+        )
+    return report

@@ -1,0 +1,102 @@
+"""Claims held against benchmark files: verdicts from figures made by hand, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from genrec.cli.bench_claims import Claim, judge, read_claims
+from genrec.cli.bench_comparisons import find_runs
+from genrec.evaluation.benchmark_tables import read_benchmark
+from genrec.presets import preset_names
+
+from .made_runs import add_all, add_run
+
+SHIPPED = Path(__file__).parents[2] / "benchmarks" / "quality" / "claims.yaml"
+CLAIMS = [
+    Claim("better", "gamer", "qwen3"),
+    Claim("worse", "sasrec", "gamer"),
+    Claim("not run", "gamer", "mbgen"),
+    Claim("cheaper", "gamer", "qwen3", metric="seconds"),
+]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return add_all(tmp_path)
+
+
+def test_verdicts_with_and_without_runs(path, tmp_path):
+    benchmark = read_benchmark(path)
+    verdicts = judge(CLAIMS, benchmark, find_runs(tmp_path / "runs"), num_bootstrap=200)
+    assert [verdict.word for verdict in verdicts] == ["holds", "does not hold", "pending", "undecided"]
+    assert verdicts[0].difference == "+0.2500 [+0.2500, +0.2500]"
+    assert verdicts[0].basis == "40 records, 3 seeds, p 0.020 (Holm)"  # 2 tests of 2 / 201
+    alone = judge(CLAIMS, benchmark, None)
+    assert [verdict.word for verdict in alone[:2]] == ["undecided"] * 2  # three seeds never tell more
+
+
+@pytest.mark.parametrize(
+    ("seconds", "word"), [((1, 2, 3), "holds"), ((11, 12, 13), "does not hold"), ((1, 2, 13), "undecided")]
+)
+def test_a_cost_holds_if_every_seed_says_so(path, seconds, word):
+    lines = path.read_text().splitlines()
+    place, costs = lines[0].split(",").index("seconds"), {"gamer": iter(seconds), "qwen3": iter((10, 10, 10))}
+    for number, line in enumerate(lines[1:], start=1):
+        cells = line.split(",")
+        cells[place] = str(next(costs.get(cells[0], iter([1]))))
+        lines[number] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n")
+    (verdict,) = judge(CLAIMS[3:], read_benchmark(path), None)
+    assert verdict.word == word
+    assert verdict.difference.startswith(f"{sum(seconds) / 30:.2f} times")
+
+
+def test_the_command_prints_a_line_for_each_claim_and_log(path, genrec, tmp_path):
+    file = tmp_path / "claims.yaml"
+    file.write_text("- {claim: GAMER is better, first: gamer, second: qwen3, source: a paper}\n")
+    result = genrec("bench", "claims", file, path, "--runs", tmp_path / "runs")
+    assert "| GAMER is better | a paper | shop | holds | +0.2500" in result.stdout
+    written = genrec("bench", "claims", file, path, "--output", tmp_path / "claims.md")
+    assert "undecided" in (tmp_path / "claims.md").read_text(), written.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- {claim: a, first: b, secnd: c}", "Claim 1: Unknown key `secnd`. Did you mean `second`?"),
+        ("- {claim: a, first: b}", "Claim 1 lacks `second`"),
+        ("claim: a", "must be a list of claims"),
+        ("- {claim: a, first: b, second: c, metric: ndgc@10}", "ndgc"),
+        ("[", "is not valid YAML"),
+    ],
+)
+def test_what_is_no_claim_is_refused(text, message, tmp_path):
+    (tmp_path / "claims.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_claims(tmp_path / "claims.yaml")
+
+
+def test_the_shipped_claims_are_about_models_that_variants_make():
+    known = {"gamer", "gamer-plus-tiny", *preset_names("variants")}
+    for claim in read_claims(SHIPPED):
+        for name in (claim.first, claim.second):
+            base = next((each for each in sorted(known, key=len, reverse=True) if name.startswith(each)), None)
+            rest = name.removeprefix(base or "").removeprefix("-")
+            assert base is not None, name
+            assert rest in ("", *known), name
+
+
+def test_costs_are_means_over_seeds(genrec, tmp_path):
+    for seed, (epoch, best, seconds) in enumerate([(10, 4, 50.0), (5, 5, 35.0)]):
+        folder = add_run(tmp_path, "gamer", seed)
+        report = {"epoch": epoch, "best_epoch": best, "seconds": seconds, "parameters": 1234}
+        (folder / "checkpoint").mkdir()
+        (folder / "checkpoint" / "training_report.json").write_text(json.dumps(report))
+        record = json.loads((folder / "bench.json").read_text())
+        (folder / "bench.json").write_text(json.dumps({**record, "peak_mb": 100 + 20 * seed}))
+    result = genrec("bench", "costs", tmp_path / "runs")
+    # 5 and 7 seconds per epoch; 4 and 5 epochs, so 20 and 35 seconds; 50 and 35 in all
+    assert "| shop_gamer | 2 | 1,234 | 6.0 | 4.5 | 28 | 42 | 110 |" in result.stdout
+    (folder / "checkpoint" / "training_report.json").unlink()
+    assert "has no training_report.json" in genrec("bench", "costs", tmp_path / "runs").output
