@@ -102,10 +102,11 @@ def judge(claims: Sequence[Claim], benchmark: Benchmark, runs: Runs | None, num_
     tests: dict[int, ModelTest] = {}
     for number, claim in enumerate(claims):
         place = _place(claim)
-        pair = [lines.get(name) for name in (claim.first, claim.second)]
-        both = [line for line in pair if line is not None and benchmark.cell(line, place) is not None]
-        if len(both) == 2 and claim.metric != SECONDS:
-            tests[number] = paired_test(benchmark, place, *both, runs, num_bootstrap)
+        first, second = lines.get(claim.first), lines.get(claim.second)
+        if claim.metric == SECONDS or first is None or second is None:
+            continue
+        if all(benchmark.cell(line, place) is not None for line in (first, second)):
+            tests[number] = paired_test(benchmark, place, first, second, runs, num_bootstrap)
     judged = dict(zip(tests, corrected(list(tests.values())), strict=True))
     return [
         _of_test(benchmark.log, claim, judged[number]) if number in judged else _of_cost(benchmark, claim, lines)

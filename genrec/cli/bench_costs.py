@@ -50,7 +50,8 @@ def training_costs(runs: Runs) -> list[Cost]:
         if not path.is_file():
             raise FileNotFoundError(f"{folder} has no {TRAINING_REPORT} in its checkpoint. Run its recipe again.")
         by_config[config].append((read_json(path), read_json(folder / "bench.json")))
-    return sorted((_cost(config, reports) for config, reports in by_config.items()), key=lambda cost: cost.epoch_seconds)
+    costs = [_cost(config, reports) for config, reports in by_config.items()]
+    return sorted(costs, key=lambda cost: cost.epoch_seconds)
 
 
 def costs_table(costs: list[Cost]) -> str:

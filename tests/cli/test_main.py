@@ -39,6 +39,8 @@ OPTIONS = {
         *("--allow-other-commit", "--csv", "--debug", "--in-process", "--metrics", "--output", "--seeds", "--set"),
         *("--trial-minutes", "--trials", "--tune", "RECIPES"),
     ],
+    "bench claims": ["--debug", "--output", "--runs", "CLAIMS", "FILES"],
+    "bench costs": ["--debug", "RUNS"],
     "bench report": [
         *("--against", "--allow-pending", "--debug", "--metric", "--metrics", "--models", "--output", "--runs"),
         *("--seeds", "FILES"),
