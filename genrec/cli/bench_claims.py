@@ -98,7 +98,7 @@ def judge(claims: Sequence[Claim], benchmark: Benchmark, runs: Runs | None, num_
     Raises:
         ValueError: If a run's figure is not the one in the benchmark file.
     """
-    lines = {line.model: line for line in benchmark.lines}
+    lines = {line.model: line for line in benchmark.lines if line.is_ours}
     tests: dict[int, ModelTest] = {}
     for number, claim in enumerate(claims):
         place = _place(claim)

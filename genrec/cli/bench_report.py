@@ -110,7 +110,9 @@ def model_tests(benchmark: Benchmark, settings: ReportSettings, runs: Runs | Non
 
 def _pairs(benchmark: Benchmark, place: Place, against: str | None) -> list[tuple[Line, Line]]:
     """Return which lines are compared: with one model, or each with each; the better first."""
-    cells = [(line, benchmark.cell(line, place)) for line in benchmark.lines if line.model != UPPER_BOUND]
+    cells = [
+        (line, benchmark.cell(line, place)) for line in benchmark.lines if line.is_ours and line.model != UPPER_BOUND
+    ]
     ranked = sorted(((line, cell.mean) for line, cell in cells if cell), key=lambda entry: -entry[1])
     lines = [line for line, _ in ranked]
     if against == ALL_PAIRS:

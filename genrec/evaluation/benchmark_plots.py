@@ -16,7 +16,7 @@ def plot_benchmark(benchmark: Benchmark, path: str | Path, metric: str = "ndcg@1
     """
     rows = []
     for protocol, behavior in benchmark.places([metric]):
-        for line in benchmark.lines:
+        for line in (line for line in benchmark.lines if line.is_ours):
             cell = benchmark.cell(line, (protocol, behavior, metric))
             if cell is not None:
                 names = {"model": line.label, "protocol": protocol, "behavior": behavior, "metric": metric}

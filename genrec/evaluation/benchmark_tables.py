@@ -13,6 +13,7 @@ from genrec.evaluation.protocols import MERGED
 from genrec.evaluation.tables import RULES, UPPER_BOUND, ordered_models
 
 PENDING = "pending"
+PUBLISHED = "published"  # the seed and configuration of rows that a paper printed
 LATEX_SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -55,9 +56,14 @@ class Line:
     figures: dict[Place, dict[int, CsvRow]]
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it was run here; else a paper printed it, as one figure without seeds."""
+        return self.config != PUBLISHED
+
+    @property
     def seeds(self) -> list[int]:
-        """All seeds it has a figure of."""
-        return sorted({seed for rows in self.figures.values() for seed in rows})
+        """All seeds it has a figure of, none if a paper printed it."""
+        return sorted({seed for rows in self.figures.values() for seed in rows}) if self.is_ours else []
 
 
 @dataclass(frozen=True)
@@ -88,13 +94,14 @@ class Benchmark:
         """Return a figure over the seeds, None if a seed is missing.
 
         A rule that was run with some seeds only counts for all, if the log is the same for every seed: a rule has
-        nothing that is drawn.
+        nothing that is drawn. What a paper printed stands for itself.
         """
         rows = line.figures.get(place, {})
         missing = [seed for seed in self.seeds if seed not in rows]
-        if not rows or (missing and not (line.model in RULES and self._is_one_log(place))):
+        counts_for_all = not line.is_ours or (line.model in RULES and self._is_one_log(place))
+        if not rows or (missing and not counts_for_all):
             return None
-        chosen = [rows[seed] for seed in (self.seeds if not missing else rows)]
+        chosen = [rows[seed] for seed in (rows if missing or not line.is_ours else self.seeds)]
         ends = [(row["low"], row["high"]) for row in chosen if row["low"]]
         return Cell(
             mean=sum(float(row["value"]) for row in chosen) / len(chosen),
@@ -107,7 +114,7 @@ class Benchmark:
         places = [(*group, metric) for group, names in self.places(metrics).items() for metric in names]
         found: dict[tuple[int, int], tuple[Line, int]] = {}
         for number, line in enumerate(self.lines):
-            for place in places:
+            for place in places if line.is_ours else ():
                 if self.cell(line, place) is None:
                     absent = [seed for seed in self.seeds if seed not in line.figures.get(place, {})]
                     found |= {(number, seed): (line, seed) for seed in absent}
@@ -115,14 +122,16 @@ class Benchmark:
 
     def _is_one_log(self, place: Place) -> bool:
         """Whether the models were asked equally often with every seed, so that the seed does not make the log."""
-        counts = [{row["records"] for row in line.figures.get(place, {}).values()} for line in self.lines]
+        counts = [
+            {row["records"] for row in line.figures.get(place, {}).values()} for line in self.lines if line.is_ours
+        ]
         return all(len(different) <= 1 for different in counts)
 
 
 def read_benchmark(
     path: str | Path, *, seeds: Sequence[int] | None = None, models: Sequence[str] | None = None
 ) -> Benchmark:
-    """Read a benchmark file; rows over several seeds (`all`) are left out.
+    """Read a benchmark file; rows over several seeds (`all`) are left out, those of papers (`published`) kept apart.
 
     Args:
         path: The file, `<log>.csv`.
@@ -131,11 +140,11 @@ def read_benchmark(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it has other columns, or no figure of a seed.
+        ValueError: If it has other columns, or no figure of a seed or a paper.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no benchmark file {path}. Write it with `genrec bench RECIPE --csv {path}`.")
-    rows = [row for row in read_benchmark_csv(path) if row["seed"].isdecimal()]
+    rows = [row for row in read_benchmark_csv(path) if row["seed"].isdecimal() or row["seed"] == PUBLISHED]
     if not rows:
         raise ValueError(f"{path} has no figure of a single seed. Run `genrec bench RECIPE --csv {path}`.")
     lines = _lines(rows, models)
@@ -206,17 +215,19 @@ def _lines(rows: Iterable[CsvRow], models: Sequence[str] | None) -> list[Line]:
     figures: dict[tuple[str, str], dict[Place, dict[int, CsvRow]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         place = row["protocol"], row["behavior"], row["metric"]
-        figures[row["model"], row["config"]][place][int(row["seed"])] = row
+        seed = 0 if row["seed"] == PUBLISHED else int(row["seed"])
+        figures[row["model"], row["config"]][place][seed] = row
     configs: dict[str, list[str]] = defaultdict(list)
     for model, config in figures:
         configs[model].append(config)
     lines = []
     for model in models if models is not None else ordered_models(configs):
-        chosen = configs.get(model, [""])  # a wanted model without rows is a line of pending cells
-        if model in (*RULES, UPPER_BOUND):
+        found = configs.get(model, [""])  # a wanted model without rows is a line of pending cells
+        printed, chosen = [name for name in found if name == PUBLISHED], [name for name in found if name != PUBLISHED]
+        if chosen and model in (*RULES, UPPER_BOUND):
             chosen = [max(chosen, key=lambda config: sum(map(len, figures[model, config].values())))]
-        for config in chosen:
-            label = model if len(chosen) == 1 else f"{model} ({config})"
+        for config in [*chosen, *printed]:
+            label = f"{model} ({config})" if len(chosen) > 1 or config == PUBLISHED else model
             lines.append(Line(label, model, config, dict(figures[model, config])))
     return lines
 
@@ -228,14 +239,19 @@ def _texts(
     columns = []
     for metric in names:
         cells = [benchmark.cell(line, (*group, metric)) for line in benchmark.lines]
-        best = _best([cell for cell, line in zip(cells, benchmark.lines, strict=True) if line.model != UPPER_BOUND])
+        best = _best([cell for cell, line in zip(cells, benchmark.lines, strict=True) if _competes(line)])
         columns.append(
             [
-                _text(cell, bold if cell is not None and cell.mean == best and line.model != UPPER_BOUND else "{}")
+                _text(cell, bold if cell is not None and cell.mean == best and _competes(line) else "{}")
                 for cell, line in zip(cells, benchmark.lines, strict=True)
             ]
         )
     return [(line, list(texts)) for line, texts in zip(benchmark.lines, zip(*columns, strict=True), strict=True)]
+
+
+def _competes(line: Line) -> bool:
+    """Whether it may be the best of a column: neither the bound nor a paper's figure, which had another split."""
+    return line.is_ours and line.model != UPPER_BOUND
 
 
 def _best(cells: Iterable[Cell | None]) -> float | None:
@@ -252,7 +268,8 @@ def _text(cell: Cell | None, form: str) -> str:
 
 def _note(benchmark: Benchmark) -> str:
     seeds = ", ".join(map(str, benchmark.seeds))
+    printed = "" if all(line.is_ours for line in benchmark.lines) else " `published`: as the paper prints it."
     return (
-        f"Mean over the seeds {seeds}; in brackets the outermost ends of the seeds' 95 % bootstrap intervals over "
-        "users; bold: best of its column."
+        f"Mean over the seeds {seeds or 'to be run'}; in brackets the outermost ends of the seeds' 95 % bootstrap "
+        f"intervals over users; bold: best of its column.{printed}"
     )

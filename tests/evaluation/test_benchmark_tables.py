@@ -147,3 +147,32 @@ def test_the_plot_is_a_picture(two_models, tmp_path):
     pytest.importorskip("matplotlib")
     path = plot_benchmark(read_benchmark(two_models), tmp_path / "shop.png")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_a_paper_printed_stands_beside_ours_and_never_competes(write, tmp_path):
+    path = write(
+        row("gamer", 0, 0.25),
+        row("gamer", 1, 0.5),
+        row("qwen3", 0, 0.25),
+        row("qwen3", 1, 0.125),
+        row("gamer", "published", 0.9, config="published", records=""),
+        row("mbgen", "published", 0.8, config="published", records=""),
+    )
+    benchmark = read_benchmark(path)
+    assert markdown_tables(benchmark, ["ndcg@10"]).splitlines()[2:6] == [
+        "| gamer | **0.3750** |",
+        "| gamer (published) | 0.9000 |",
+        "| qwen3 | 0.1875 |",
+        "| mbgen (published) | 0.8000 |",
+    ]
+    check_complete(benchmark, ["ndcg@10"])
+    assert benchmark.seeds == [0, 1]
+    assert plot_benchmark(benchmark, tmp_path / "shop.png").is_file()
+
+
+def test_a_file_of_published_figures_alone_says_what_is_to_be_run(write):
+    benchmark = read_benchmark(write(row("gamer", "published", 0.9, config="published", records="")))
+    text = markdown_tables(benchmark, ["ndcg@10"])
+    assert "| gamer (published) | 0.9000 |" in text
+    assert "seeds to be run" in text
+    check_complete(benchmark, ["ndcg@10"])
