@@ -4,7 +4,7 @@ A `QueryContext` holds what all users did (`RecentEvents`) and which items go to
 for a query from what lies strictly before its time. Training and serving ask it alike.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,13 @@ class Asked:
         return cls(columns["session_times"][events], columns["behaviors"][events], _looked_up(columns["items"], recent))
 
     @classmethod
-    def of_histories(cls, histories: Histories, behavior: int, num_recent: int) -> "Asked":
-        """Ask for one behavior after whole histories, at their `query_times`."""
+    def of_histories(cls, histories: Histories, behaviors: Sequence[int], num_recent: int) -> "Asked":
+        """Ask for behaviors after whole histories, at their `query_times`: all behaviors of a history in turn."""
         assert histories.query_times is not None
         recent = _latest_distinct(histories.items, histories.offsets[:-1], histories.offsets[1:], num_recent)
-        behaviors = np.full(len(histories), behavior)
-        return cls(histories.query_times, behaviors, _looked_up(histories.items, recent))
+        items, each = _looked_up(histories.items, recent), len(behaviors)
+        asked = np.tile(np.asarray(behaviors, dtype=np.int64), len(histories))
+        return cls(np.repeat(histories.query_times, each), asked, np.repeat(items, each, axis=0))
 
 
 def _looked_up(items: np.ndarray, events: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from genrec.data.catalog import Catalog
 
 SETTINGS = ("num_beams", "batch_size", "search", "compile_search")
+MAX_PREPARED_MOMENTS = 50_000  # a few kilobytes each
 PROGRESS_DELAY_SECONDS = 2.0
 
 
@@ -203,6 +204,7 @@ class GenerativeRecommender:
         asked = [served.ladder.index(name) for name in names]
         read = as_histories(histories, served.index, served.ladder, unknown_items=unknown_items)
         read = self._with_query_times(asked_at(read, at), served)
+        served = self._prepared_for(read, served)
         item_filter = build_item_filter(read, index=served.index, **filters)
         items = np.full((len(names), len(read), k), NO_ITEM, dtype=np.int64)
         scores = np.full((len(names), len(read), k), -np.inf)
@@ -248,16 +250,38 @@ class GenerativeRecommender:
             known = np.maximum(known, served.context.events.times[-1] + 1)
         return replace(read, query_times=known)
 
+    def _prepared_for(self, read: Histories, served: ServedCatalog) -> ServedCatalog:
+        """Return a catalog whose context has counted what rises at all moments asked about, in one go over time.
+
+        Each batch by itself would go over all events, because its users are of like length and not of like time.
+        """
+        if served.context is None or not self.model.config.trend_head or read.query_times is None:
+            return served
+        if len(read) <= self.batch_size or len(np.unique(read.query_times)) > MAX_PREPARED_MOMENTS:
+            return served
+        return replace(served, context=served.context.prepared(read.query_times))
+
     def _prompts(self, part: Histories, served: ServedCatalog, asked: int) -> dict[str, Tensor]:
         """Return the model's inputs for one behavior asked of some users."""
-        config, length = self.model.config, getattr(self.model.config, "max_history_items", None)
+        length = getattr(self.model.config, "max_history_items", None)
         prompts = prompt_tensors(part, served.item_tokens, served.vocabulary, asked, length)
-        if served.context is not None:
-            heads = {"has_trend": config.trend_head, "has_neighbors": config.neighbor_head}
-            last = part if length is None else part.last(length)
-            queries = Asked.of_histories(last, asked, served.context.num_recent)
-            prompts |= candidate_tensors(served.context, queries, served.item_tokens, **heads)
         return {name: tensor.to(self.model.device) for name, tensor in prompts.items()}
+
+    def _candidates(self, part: Histories, served: ServedCatalog, asked: list[int]) -> list[dict[str, Tensor]]:
+        """Return for each behavior what its users may be pointed at; a user's neighbors are looked up once."""
+        if served.context is None:
+            return [{} for _ in asked]
+        config = self.model.config
+        queries = Asked.of_histories(part.last(config.max_history_items), asked, served.context.num_recent)
+        tensors = candidate_tensors(
+            served.context,
+            queries,
+            served.item_tokens,
+            has_trend=config.trend_head,
+            has_neighbors=config.neighbor_head,
+        )
+        tensors = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
+        return [{name: tensor[place :: len(asked)] for name, tensor in tensors.items()} for place in range(len(asked))]
 
     def _batches(self, histories: Histories) -> Iterator[np.ndarray]:
         """Yield rows of similar length, the longest first: they need the most memory, so a lack of it shows at once."""
@@ -285,7 +309,8 @@ class GenerativeRecommender:
         """
         allowed = item_filter.allowed(part, rows)
         mask = None if allowed is None else torch.from_numpy(allowed).to(self.model.device)
-        prompts = [self._prompts(part, served, behavior) for behavior in asked]
+        candidates = self._candidates(part, served, asked)
+        prompts = [self._prompts(part, served, behavior) | candidates[place] for place, behavior in enumerate(asked)]
         sizes = {"num_beams": max(self.num_beams, k), "num_return_sequences": k}
         output = self._search(self.model, prompts, served.trie, mask, sizes)
         if allowed is not None and allowed.ndim == 2:

@@ -103,10 +103,13 @@ def test_nobody_asks_nothing():
 
 def test_whole_histories_are_asked_about_at_their_query_times():
     histories = as_histories([[("a", "view", 5), ("b", "buy", 9), ("a", "cart", 11)], []], ITEMS, LADDER)
-    asked = Asked.of_histories(asked_at(histories, [20, 30]), BUY, 2)
+    asked = Asked.of_histories(asked_at(histories, [20, 30]), [BUY], 2)
     assert (asked.times.tolist(), asked.behaviors.tolist()) == ([20, 30], [BUY, BUY])
     assert asked.items.tolist() == [[A, B], [-1, -1]]
-    nobody = Asked.of_histories(asked_at(as_histories([[]], ITEMS, LADDER), [4]), VIEW, 3)
+    both = Asked.of_histories(asked_at(histories, [20, 30]), [BUY, VIEW], 2)
+    assert (both.times.tolist(), both.behaviors.tolist()) == ([20, 20, 30, 30], [BUY, VIEW, BUY, VIEW])
+    assert both.items.tolist() == [[A, B], [A, B], [-1, -1], [-1, -1]]
+    nobody = Asked.of_histories(asked_at(as_histories([[]], ITEMS, LADDER), [4]), [VIEW], 3)
     assert nobody.items.tolist() == [[-1, -1, -1]]
 
 
@@ -120,7 +123,7 @@ def test_training_and_serving_ask_alike():
     from_samples = asked_of(log_of_all, firsts.tolist(), num_recent=3)
     known = replace(before, query_times=log_of_all.times[firsts])
     for behavior in range(3):
-        from_histories = Asked.of_histories(known, behavior, 3)
+        from_histories = Asked.of_histories(known, [behavior], 3)
         rows = from_samples.behaviors == behavior
         for name in ("times", "behaviors", "items"):
             assert (getattr(from_samples, name)[rows] == getattr(from_histories, name)[rows]).all(), name
