@@ -70,6 +70,7 @@ LADDER = {
     "neighbors": Rung("trend", "+ neighbors", ("model.neighbor_head=true",)),
     "time": Rung("neighbors", "+ time", ("model.time_context=true",)),
     "joined-codes": Rung("time", "+ joined codes", (JOINED,), needs_texts=True),
+    "item-embedding": Rung("time", "item embedding", ("model.item_embedding_rows=65536",), is_branch=True),
     "level-mixture": Rung("time", "mixture by level", ("model.mixture=level",), is_branch=True),
     "plain-loss": Rung("time", "no query weights", ("model.query_weighted_loss=false",), is_branch=True),
     "codes-3x256": Rung("time", "codes 3x256", ("item_tokenizer.codebook_sizes=[256, 256, 256]",), is_branch=True),

@@ -181,7 +181,7 @@ class SharedPromptDecoder:
             sees=self.asked.sees.gather(1, columns),
             sees_lower=self.asked.sees_lower.gather(2, columns[:, None].expand_as(self.asked.sees_lower)),
         )
-        hidden_states = self.model.embed_tokens(input_ids.gather(1, columns))
+        hidden_states = self.model.embed(input_ids.gather(1, columns), history)
         if self._time_context is not None:
             moved = columns[..., None].expand(-1, -1, hidden_states.shape[2])
             hidden_states = hidden_states + self._time_context[:, :-1].gather(1, moved)

@@ -35,6 +35,7 @@ VARIANTS = {
         "softmax": "level",
     },
     "cross level first": {"cross_level_layers": [0], "behavior_injection_layers": [1], "tie_word_embeddings": False},
+    "item embedding": {"item_embedding_rows": 7},
 }
 
 

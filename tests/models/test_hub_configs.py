@@ -17,9 +17,9 @@ SIZES = {
     "gamer-base": 20_860_672 - 4 * 458_752 - 4 * 393_216,
     "gamer-paper": 21_543_168,
     "qwen3-baseline": 5_510_400,
-    "gamer-plus-tiny": 316_548,
-    "gamer-plus-small": 2_197_284,
-    "gamer-plus": 17_543_716,
+    "gamer-plus-tiny": 316_612,
+    "gamer-plus-small": 2_197_348,
+    "gamer-plus": 17_543_780,
 }
 
 

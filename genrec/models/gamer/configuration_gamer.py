@@ -46,6 +46,8 @@ class GamerConfig(Qwen3Config):
         query_weighted_loss: Whether, with a mixture, each (session, behavior) of a user counts once in the loss, as in
             evaluation, however many items it holds.
         pointer_dim: Width of the pointers' inner layer.
+        item_embedding_rows: Rows of a table of embeddings of whole items, added to their last code; 0 has none. With
+            as many rows as combinations of codes each item has its own (see `item_embedding.py`).
         time_context: Whether behavior tokens carry the hour and weekday of their session and the time since the last.
         trend_windows: The windows that recent events are counted in, seconds.
 
@@ -93,6 +95,7 @@ class GamerConfig(Qwen3Config):
     softmax_loss_weight: float | int = 0.0
     query_weighted_loss: bool = False
     pointer_dim: int = 32
+    item_embedding_rows: int = 0
     time_context: bool = False
     trend_windows: list[int] = dataclasses.field(default_factory=lambda: [21_600, 86_400, 259_200, 1_209_600])
 
@@ -235,7 +238,7 @@ class GamerConfig(Qwen3Config):
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be a rate from 0 to below 1, got {getattr(self, name)}.")
-        for name in ("behavior_loss_weight", "softmax_loss_weight"):
+        for name in ("behavior_loss_weight", "softmax_loss_weight", "item_embedding_rows"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.behavior_loss_weight and self.has_mixture:

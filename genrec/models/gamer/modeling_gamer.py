@@ -31,6 +31,7 @@ from .cross_level_selection import CrossLevelSelection, select
 from .experts import GamerMLP, PositionExperts
 from .fused_ops import RMSNorm
 from .generating import GamerGenerationMixin, default_generation_config
+from .item_embedding import ItemEmbedding
 from .item_history import ItemHistory, ItemQueries, query_weights, read_item_history
 from .loss import IGNORED_LABEL, next_token_loss
 from .mixture import MixtureHead
@@ -155,6 +156,7 @@ class GamerModel(GamerPreTrainedModel):
         self.layers = nn.ModuleList(GamerDecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary_emb = Qwen3RotaryEmbedding(config)
+        self.item_embedding = ItemEmbedding(config) if config.item_embedding_rows else None
         self.time_context = TimeContext(config) if config.time_context else None
         self.gradient_checkpointing = False
         self.post_init()
@@ -219,6 +221,8 @@ class GamerModel(GamerPreTrainedModel):
     def embed(self, input_ids: Tensor, layout: TokenLayout, event_times: Tensor | None = None) -> Tensor:
         """Return the first layer's input for the last tokens of a layout `[batch, tokens, width]`."""
         embedded = self.embed_tokens(input_ids)
+        if self.item_embedding is not None:
+            embedded = embedded + self.item_embedding(layout.last(input_ids.shape[1]).numbers)
         if self.time_context is None or event_times is None:
             return embedded
         return embedded + self.time_context(layout, event_times)[:, -input_ids.shape[1] :]

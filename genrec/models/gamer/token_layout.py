@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .configuration_gamer import FIRST_BEHAVIOR, GamerConfig
+from .item_embedding import item_numbers
 
 NO_LEVEL = -1
 
@@ -27,6 +28,8 @@ class TokenLayout(NamedTuple):
         real: False at padding `[batch, tokens]`.
         segments: Which user of the row, where several share one (packing); `None` if each has a row
             `[batch, tokens]`.
+        numbers: The item that each last code completes, see `item_numbers`; `None` unless the model embeds items
+            `[batch, tokens]`.
     """
 
     places: Tensor
@@ -36,6 +39,7 @@ class TokenLayout(NamedTuple):
     sessions: Tensor | None
     real: Tensor
     segments: Tensor | None = None
+    numbers: Tensor | None = None
 
     def last(self, num_tokens: int) -> "TokenLayout":
         """Return the layout of the last `num_tokens` tokens of each row."""
@@ -115,6 +119,7 @@ def read_layout(
         sessions=session_ranks(session_ids, real, segment_ids) if config.session_wise else None,
         real=real,
         segments=segment_ids,
+        numbers=item_numbers(config, input_ids, places) if config.item_embedding_rows else None,
     )
 
 
