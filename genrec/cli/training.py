@@ -52,7 +52,7 @@ def begin_or_resume(folder: Path, key: str) -> bool:
         folder: The Trainer's output folder.
         key: The fingerprint of everything the training depends on.
     """
-    from genrec.training.trainer import newest_checkpoint
+    from genrec.training.checkpoints import newest_checkpoint
 
     started = folder / STARTED
     if started.is_file() and read_json(started)["key"] == key:

@@ -27,9 +27,10 @@ from genrec.generation.attention_blocks import (
 from genrec.generation.mixture_scores import MixtureScores
 from genrec.generation.prompts import Prompts
 from genrec.models.gamer.attention import Rotary
+from genrec.models.gamer.backbone import GamerDecoderLayer
 from genrec.models.gamer.behavior_masks import MASKS, build_mask, sees_lower_level
 from genrec.models.gamer.experts import PositionExperts
-from genrec.models.gamer.modeling_gamer import GamerDecoderLayer, GamerForCausalLM
+from genrec.models.gamer.modeling_gamer import GamerForCausalLM
 from genrec.models.gamer.token_layout import TokenLayout, read_layout
 
 Attend = Callable[[Any, Tensor], Tensor]

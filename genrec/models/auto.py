@@ -7,9 +7,10 @@ def register() -> None:
 
     from genrec.models import encoder_decoder, ranking
     from genrec.models.discriminative import MODELS
+    from genrec.models.gamer.backbone import GamerModel
     from genrec.models.gamer.configuration_gamer import GamerConfig
     from genrec.models.gamer.configuration_ranking import GamerRankingConfig
-    from genrec.models.gamer.modeling_gamer import GamerForCausalLM, GamerModel
+    from genrec.models.gamer.modeling_gamer import GamerForCausalLM
     from genrec.models.gamer.modeling_ranking import GamerForRanking
 
     AutoConfig.register(GamerConfig.model_type, GamerConfig, exist_ok=True)

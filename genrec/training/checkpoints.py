@@ -43,6 +43,32 @@ def check_checkpoint(folder: str | Path) -> None:
             )
 
 
+def newest_checkpoint_or_raise(output_dir: str | None) -> str:
+    """Return the newest whole checkpoint.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    checkpoint = newest_checkpoint(output_dir or ".")
+    if checkpoint is None:
+        raise ValueError(f"There is no whole checkpoint in {output_dir} to resume from. Start without resuming.")
+    return str(checkpoint)
+
+
+def check_folder_is_free(output_dir: str | None) -> None:
+    """Refuse a folder with a checkpoint of an earlier run.
+
+    Raises:
+        ValueError: If it has one.
+    """
+    checkpoint = newest_checkpoint(output_dir or ".")
+    if checkpoint is not None:
+        raise ValueError(
+            f"{checkpoint} is of an earlier run, which a new one would mix with. Pass `resume_from_checkpoint=True` to "
+            "go on with it, delete it, or choose another `output_dir`."
+        )
+
+
 def _fault(path: Path) -> str | None:
     """Say what is wrong with a file as far as its form shows, without reading weights; None if nothing is."""
     try:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
@@ -29,13 +28,14 @@ from genrec.item_tokenizers.base import ItemTokenizer
 from genrec.recommender import GenerativeRecommender
 from genrec.training.arguments import GenRecTrainingArguments
 from genrec.training.callbacks import EarlyStopping, EpochLog, TimeBudget
-from genrec.training.checkpoints import check_checkpoint, newest_checkpoint
+from genrec.training.checkpoints import check_checkpoint, check_folder_is_free, newest_checkpoint_or_raise
 from genrec.training.collators import HistoryCollator, MicroBatchCollator
 from genrec.training.context_collator import ContextCollator, prepared_context, reads_times
 from genrec.training.device_dataset import DeviceDataset
 from genrec.training.progress import REPORT_FILE, MetricsFile, ProgressLines, TrainingClock, training_report
 from genrec.training.samplers import LengthBucketBatchSampler
-from genrec.training.samples import HistoryDataset, sample_lengths
+from genrec.training.samples import sample_lengths
+from genrec.training.trainer_checks import check_model, check_packing, check_rows, check_validation_data
 from genrec.training.validation import merged_ndcg, ranking_subset, validation_loss, validation_subset
 
 ARGUMENTS_FILE = "training_arguments.json"
@@ -103,12 +103,12 @@ class GenRecTrainer(Trainer):
         optimizers: tuple[Any, Any] = (None, None),
         context: QueryContext | None = None,
     ) -> None:
-        _check_model(model, args, tokenizer)
+        check_model(model, args, tokenizer)
         check_context(model.config, context, len(tokenizer))
         if args.packing:
-            _check_packing(model)
-        _check_validation_data(args, eval_dataset, ranking_queries)
-        _check_rows(tokenizer, train_dataset, eval_dataset)
+            check_packing(model)
+        check_validation_data(args, eval_dataset, ranking_queries)
+        check_rows(tokenizer, train_dataset, eval_dataset)
         self.item_tokenizer = tokenizer
         self.ranking_queries = ranking_subset(ranking_queries, args.max_ranking_queries, args.seed)
         self.max_history_items = args.max_history_items or model.config.max_history_items
@@ -150,11 +150,11 @@ class GenRecTrainer(Trainer):
                 the folder of another, or if the loss stops being finite.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = _newest_checkpoint_or_raise(self.args.output_dir)
+            resume_from_checkpoint = newest_checkpoint_or_raise(self.args.output_dir)
         if resume_from_checkpoint:
             check_checkpoint(resume_from_checkpoint)
         else:
-            _check_folder_is_free(self.args.output_dir)
+            check_folder_is_free(self.args.output_dir)
         set_seed(self.args.seed + self.args.process_index)  # processes must not drop the same units
         try:
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
@@ -387,22 +387,6 @@ class GenRecTrainer(Trainer):
             )
 
 
-def _newest_checkpoint_or_raise(output_dir: str | None) -> str:
-    checkpoint = newest_checkpoint(output_dir or ".")
-    if checkpoint is None:
-        raise ValueError(f"There is no whole checkpoint in {output_dir} to resume from. Start without resuming.")
-    return str(checkpoint)
-
-
-def _check_folder_is_free(output_dir: str | None) -> None:
-    checkpoint = newest_checkpoint(output_dir or ".")
-    if checkpoint is not None:
-        raise ValueError(
-            f"{checkpoint} is of an earlier run, which a new one would mix with. Pass `resume_from_checkpoint=True` to "
-            "go on with it, delete it, or choose another `output_dir`."
-        )
-
-
 def _split_groups(optimizer: torch.optim.Optimizer, chosen: set[torch.Tensor], lr_factor: float) -> None:
     """Move some parameters into groups like their own, with another learning rate."""
     for group in list(optimizer.param_groups):
@@ -433,57 +417,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if has_bars:
             logging.enable_progress_bar()
-
-
-def _check_model(model: PreTrainedModel, args: GenRecTrainingArguments, tokenizer: ItemTokenizer) -> None:
-    num_tokens = tokenizer.vocabulary.vocab_size
-    if model.config.vocab_size != num_tokens:
-        raise ValueError(
-            f"The model has {model.config.vocab_size} token ids but the item tokenizer {num_tokens}. Build the "
-            "model's config with `**tokenizer.model_config_fields()`."
-        )
-    if args.temperature != 1.0 and "temperature" not in inspect.signature(model.forward).parameters:
-        raise ValueError(
-            f"`temperature={args.temperature}` would be ignored: the `forward` of {type(model).__name__} does not take "
-            "it. Leave it at 1."
-        )
-    if args.causal_share > 0 and not getattr(model.config, "session_wise", False):
-        raise ValueError(
-            f"`causal_share={args.causal_share}` would be ignored: the model is causal throughout. Set "
-            "`session_wise=True` in its config, or leave it out."
-        )
-
-
-def _check_packing(model: PreTrainedModel) -> None:
-    if "segment_ids" not in inspect.signature(model.forward).parameters:
-        raise ValueError(
-            f"`packing=True` would mix users: the `forward` of {type(model).__name__} takes no `segment_ids`. Set "
-            "`packing=False`."
-        )
-    for name in ("has_mixture", "time_context"):
-        if getattr(model.config, name, False):
-            raise ValueError(
-                f"`packing=True` is not possible for a model with `{name}`, which needs each user in a row of their "
-                "own. Set `packing=False`."
-            )
-
-
-def _check_validation_data(args: GenRecTrainingArguments, eval_dataset: Any, ranking_queries: Queries | None) -> None:
-    if args.eval_strategy == "no":
-        return
-    if eval_dataset is None:
-        raise ValueError("`eval_dataset` is needed to validate. Give it, or set `eval_strategy='no'`.")
-    if args.selection_metric != "loss" and not ranking_queries:
-        raise ValueError(
-            f"`ranking_queries` are needed for `selection_metric={args.selection_metric!r}`. Give the validation "
-            "queries of the split, or set `selection_metric='loss'`."
-        )
-
-
-def _check_rows(tokenizer: ItemTokenizer, *datasets: Any) -> None:
-    for dataset in datasets:
-        if isinstance(dataset, HistoryDataset) and not np.array_equal(dataset.histories.item_ids, tokenizer.item_ids):
-            raise ValueError(
-                "The dataset's rows are not the item tokenizer's: their `item_ids` differ. Read the histories with "
-                "`as_histories(..., item_ids=tokenizer.item_ids)`, or fit the tokenizer on the dataset's catalog."
-            )

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from .backbone import GamerModel, GamerPreTrainedModel
 from .configuration_gamer import FIRST_BEHAVIOR, PAD
 from .configuration_ranking import GamerRankingConfig
 from .loss import IGNORED_LABEL
-from .modeling_gamer import GamerModel, GamerPreTrainedModel
 from .token_layout import NO_LEVEL, TokenLayout, session_ranks
 
 MASK = 1

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from .backbone import GamerModel
 from .configuration_gamer import GamerConfig
-from .modeling_gamer import GamerForCausalLM, GamerModel
+from .modeling_gamer import GamerForCausalLM
 
 AUTO_CLASSES: dict[Any, str] = {
     GamerConfig: "AutoConfig",
