@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genrec.data.histories import ItemIndex, as_id_array
+from genrec.data.event_columns import as_id_array
+from genrec.data.histories import ItemIndex
 from genrec.files import fingerprint, write_atomically
 
 if TYPE_CHECKING:

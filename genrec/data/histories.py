@@ -4,7 +4,7 @@ A user's interactions stand next to each other, oldest first; `offsets` says whe
 rows and behaviors are ladder indices, so models, rules and metrics never touch an id.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from genrec.data.behaviors import BehaviorLadder
+from genrec.data.event_columns import EventColumns, as_id_array, columns_of_lists, columns_of_table, is_table
 from genrec.data.times import MICROSECONDS, parse_time
 
 SECONDS_PER_MINUTE = 60
@@ -213,16 +214,6 @@ class ItemIndex:
         return np.fromiter((self._rows.get(item_id, -1) for item_id in ids), dtype=np.int64, count=len(ids))
 
 
-def as_id_array(ids: Sequence[Any] | np.ndarray) -> np.ndarray:
-    """Return ids as int64 when all are integers, else as objects, so that `.tolist()` gives the log's own ids back."""
-    array = np.asarray(ids)
-    if array.dtype.kind in "iu":
-        return array.astype(np.int64)
-    objects = np.empty(len(ids), dtype=object)
-    objects[:] = list(ids)
-    return objects
-
-
 def as_histories(
     histories: Any,
     item_ids: Sequence[Any] | np.ndarray | ItemIndex,
@@ -255,7 +246,7 @@ def as_histories(
     ladder = BehaviorLadder.parse(ladder)
     if isinstance(histories, Histories):
         return _map_histories(histories, index, ladder, unknown_items)
-    columns = _columns_of_table(histories) if _is_table(histories) else _columns_of_lists(histories)
+    columns = columns_of_table(histories) if is_table(histories) else columns_of_lists(histories)
     return _from_columns(columns, index, ladder, unknown_items, gap_minutes)
 
 
@@ -309,88 +300,8 @@ def _moment(at: Any) -> int:
     return parse_time(number.isoformat() if isinstance(number, datetime) else number) // MICROSECONDS
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Events of many users, one entry per event; `counts` and `users` per user."""
-
-    items: list[Any]
-    behaviors: list[str]
-    times: np.ndarray | None
-    sessions: np.ndarray | None
-    counts: np.ndarray
-    users: np.ndarray
-
-
-def _is_table(histories: Any) -> bool:
-    return isinstance(histories, Mapping) or hasattr(histories, "to_pydict") or hasattr(histories, "to_dict")
-
-
-def _columns_of_table(table: Any) -> _Columns:
-    if isinstance(table, Mapping):
-        columns = {name: list(values) for name, values in table.items()}
-    elif hasattr(table, "to_pydict"):
-        columns = table.to_pydict()
-    elif hasattr(table, "iter_rows"):  # polars
-        columns = table.to_dict(as_series=False)
-    else:
-        columns = table.to_dict("list")
-    missing = [name for name in ("item_id", "behavior") if name not in columns]
-    if missing:
-        raise ValueError(
-            f"A history table needs the columns `item_id` and `behavior`; {missing[0]!r} is missing from "
-            f"{sorted(columns)}. Rename the table's column."
-        )
-    num_events = len(columns["item_id"])
-    user_of_event = list(columns["user_id"]) if "user_id" in columns else [0] * num_events
-    users = list(dict.fromkeys(user_of_event))
-    number = {user: row for row, user in enumerate(users)}
-    rows = np.array([number[user] for user in user_of_event], dtype=np.int64)
-    times = _seconds(columns["timestamp"]) if "timestamp" in columns else None
-    order = np.argsort(rows, kind="stable") if times is None else np.lexsort((np.arange(num_events), times, rows))
-    sessions = np.asarray(columns["session"], dtype=np.int64)[order] if "session" in columns else None
-    return _Columns(
-        items=[columns["item_id"][event] for event in order],
-        behaviors=[columns["behavior"][event] for event in order],
-        times=None if times is None else times[order],
-        sessions=sessions,
-        counts=np.bincount(rows, minlength=len(users)),
-        users=as_id_array(users),
-    )
-
-
-def _columns_of_lists(histories: Any) -> _Columns:
-    histories = [list(history) for history in histories]
-    events = [event for history in histories for event in history]
-    widths = {len(event) if isinstance(event, (tuple, list)) else 0 for event in events}
-    if not widths <= {2} and not widths <= {3}:
-        wrong = (
-            next(event for event in events if not isinstance(event, (tuple, list)) or len(event) not in (2, 3))
-            if widths - {2, 3}
-            else "a mixture of both"
-        )
-        raise ValueError(
-            "A history is a list of `(item, behavior)` or of `(item, behavior, time)`, the same for all; "
-            f"got {wrong!r}. One history still needs the outer list: [[('item', 'view')]]."
-        )
-    return _Columns(
-        items=[event[0] for event in events],
-        behaviors=[event[1] for event in events],
-        times=_seconds([event[2] for event in events]) if widths == {3} else None,
-        sessions=None,
-        counts=np.array([len(history) for history in histories], dtype=np.int64),
-        users=np.arange(len(histories)),
-    )
-
-
-def _seconds(values: Sequence[Any]) -> np.ndarray:
-    array = np.asarray(values)
-    if array.dtype.kind in "iuf":
-        return array.astype(np.int64)
-    return array.astype("datetime64[s]").astype(np.int64)
-
-
 def _from_columns(
-    columns: _Columns, index: ItemIndex, ladder: BehaviorLadder, unknown_items: str, gap_minutes: float
+    columns: EventColumns, index: ItemIndex, ladder: BehaviorLadder, unknown_items: str, gap_minutes: float
 ) -> Histories:
     rows = np.repeat(np.arange(len(columns.users)), columns.counts)
     position = {name: number for number, name in enumerate(ladder.names)}

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from genrec.data.behaviors import BehaviorLadder
 from genrec.data.catalog import CATALOG_FILE, ITEM_COLUMN, Catalog
 from genrec.data.config import DataConfig
+from genrec.data.event_columns import as_id_array
 from genrec.data.filters import (
     Filter,
     Materialize,
@@ -23,7 +24,7 @@ from genrec.data.filters import (
     filters_by_count,
     filters_by_sessions,
 )
-from genrec.data.histories import ItemIndex, as_id_array
+from genrec.data.histories import ItemIndex
 from genrec.data.interactions import InteractionLog
 from genrec.data.manifest import (
     DUPLICATES_NOTE,

@@ -11,7 +11,8 @@ import numpy as np
 from genrec.data.behaviors import BehaviorLadder
 from genrec.data.catalog import Catalog
 from genrec.data.config import DataConfig
-from genrec.data.histories import Histories, as_id_array, offsets_from_counts
+from genrec.data.event_columns import as_id_array
+from genrec.data.histories import Histories, offsets_from_counts
 from genrec.data.manifest import FORMAT, MANIFEST_FILE
 from genrec.data.recent_events import RecentEvents
 from genrec.data.splits import PROTOCOLS, Split, split_last_session, split_temporal

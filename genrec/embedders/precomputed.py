@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genrec.data.catalog import Catalog
-from genrec.data.histories import ItemIndex, as_id_array
+from genrec.data.event_columns import as_id_array
+from genrec.data.histories import ItemIndex
 from genrec.embedders.base import check_embeddings
 from genrec.files import load_safetensors
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from genrec.data.histories import as_id_array
+from genrec.data.event_columns import as_id_array
 from genrec.evaluation.protocols import MERGED
 from genrec.evaluation.records import Records
 from genrec.files import read_json, write_atomically, write_json

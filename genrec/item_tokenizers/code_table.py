@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genrec.data.histories import ItemIndex, as_id_array
+from genrec.data.event_columns import as_id_array
+from genrec.data.histories import ItemIndex
 
 NO_ROW = -1
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from genrec.data.behaviors import BehaviorLadder
-from genrec.data.histories import Histories, Queries, as_id_array
+from genrec.data.event_columns import as_id_array
+from genrec.data.histories import Histories, Queries
 from genrec.files import load_safetensors, read_json, save_safetensors, write_json
 from genrec.recommender.base import Recommendations
 from genrec.recommender.scoring import ScoringRecommender

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from genrec.data.behaviors import BehaviorLadder
-from genrec.data.histories import Histories, ItemIndex, as_histories, as_id_array, asked_at
+from genrec.data.event_columns import as_id_array
+from genrec.data.histories import Histories, ItemIndex, as_histories, asked_at
 from genrec.recommender.base import NO_ITEM, Recommendations
 from genrec.recommender.filters import ItemFilter, build_item_filter
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 
 from genrec.data.behaviors import BehaviorLadder
-from genrec.data.histories import Histories, as_id_array
+from genrec.data.event_columns import as_id_array
+from genrec.data.histories import Histories
 from genrec.files import read_json, write_json
 from genrec.recommender.checkpoint import (
     find_checkpoint,

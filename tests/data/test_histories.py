@@ -9,15 +9,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from genrec.data.histories import (
-    Histories,
-    ItemIndex,
-    Queries,
-    as_histories,
-    as_id_array,
-    asked_at,
-    sessions_by_gap,
-)
+from genrec.data.event_columns import as_id_array
+from genrec.data.histories import Histories, ItemIndex, Queries, as_histories, asked_at, sessions_by_gap
 
 ITEM_IDS = ["a", "b", "c", "d"]
 LISTS = [[("a", "view"), ("b", "buy"), ("a", "buy")], [], [("d", "view")]]
