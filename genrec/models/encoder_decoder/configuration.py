@@ -1,13 +1,13 @@
 """What the configurations of encoder-decoder models share: T5's, and a vocabulary of behaviors and codes."""
 
 import dataclasses
-import difflib
 import itertools
-from collections.abc import Iterable
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers.models.t5.configuration_t5 import T5Config
+
+from genrec.models.gamer.checked_config import CheckedConfig
 
 PAD = 0  # also what the decoder starts with, as in T5
 END = 1  # after a history and after an item; the item tokenizers keep this token id free
@@ -15,7 +15,7 @@ FIRST_BEHAVIOR = 2
 
 
 @strict
-class EncoderDecoderConfig(T5Config):
+class EncoderDecoderConfig(CheckedConfig, T5Config):
     """T5's configuration with the vocabulary of an item tokenizer.
 
     A preset leaves the vocabulary unset (`codebook_sizes` and `behavior_levels` empty, `vocab_size` None); an item
@@ -49,21 +49,6 @@ class EncoderDecoderConfig(T5Config):
         super().__post_init__(**kwargs)
         self._check()
         self._settle_vocabulary()
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Return a configuration of a dictionary's values, with keyword arguments in place of some of them.
-
-        transformers sets keyword arguments after the checks; here they are part of what is checked.
-
-        Args:
-            config_dict: Field name -> value, as in `config.json`.
-            **kwargs: Fields to replace, and transformers' own options.
-        """
-        cls._refuse_misspelt(kwargs)
-        names = {field.name for field in dataclasses.fields(cls)} - {"dtype"}  # whose "auto" transformers resolves
-        replaced = {name: kwargs.pop(name) for name in names & kwargs.keys()}
-        return super().from_dict({**config_dict, **replaced}, **kwargs)
 
     @property
     def writes_behaviors(self) -> bool:
@@ -100,14 +85,6 @@ class EncoderDecoderConfig(T5Config):
                 f"{type(self).__name__}.from_pretrained(preset, **tokenizer.model_config_fields())."
             )
         return self.vocab_size
-
-    @classmethod
-    def _refuse_misspelt(cls, given: Iterable[str]) -> None:
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in given:
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
-            if nearest and nearest[0] != name and not name.startswith("_") and not hasattr(cls, name):
-                raise ValueError(f"{cls.__name__} has no field `{name}`. Did you mean `{nearest[0]}`?")
 
     def _check(self) -> None:
         for name in ("d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "max_history_items"):

@@ -1,13 +1,13 @@
 """GAMER's configuration: Qwen3's, a vocabulary of behaviors and codes, and a switch for each variant."""
 
 import dataclasses
-import difflib
 import itertools
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+
+from .checked_config import CheckedConfig
 
 PAD = 0
 FIRST_BEHAVIOR = 2  # token ids 0 and 1 pad and mask
@@ -15,7 +15,7 @@ NUM_PAIR_FEATURES = 8
 
 
 @strict
-class GamerConfig(Qwen3Config):
+class GamerConfig(CheckedConfig, Qwen3Config):
     """The shape of a GAMER model (Generative Augmentation and Multi-lEvel behavior modeling for Recommendation).
 
     The defaults are the released model's: 8 layers of width 256, 6 heads of 64 with 3 key-value heads. Qwen3's other
@@ -112,22 +112,6 @@ class GamerConfig(Qwen3Config):
         self._check_rates()
         self._settle_vocabulary()
 
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Return a configuration of a dictionary's values, with keyword arguments in place of some of them.
-
-        transformers sets keyword arguments after the checks; here they are part of what is checked, so that
-        `GamerConfig.from_pretrained(preset, **tokenizer.model_config_fields())` is safe.
-
-        Args:
-            config_dict: Field name -> value, as in `config.json`.
-            **kwargs: Fields to replace, and transformers' own options.
-        """
-        cls._refuse_misspelt(kwargs)
-        names = {field.name for field in dataclasses.fields(cls)} - {"dtype"}  # whose "auto" transformers resolves
-        replaced = {name: kwargs.pop(name) for name in names & kwargs.keys()}
-        return super().from_dict({**config_dict, **replaced}, **kwargs)
-
     @property
     def num_levels(self) -> int:
         """Codes per item (L)."""
@@ -192,14 +176,6 @@ class GamerConfig(Qwen3Config):
                 "GamerConfig.from_pretrained(preset, **tokenizer.model_config_fields())."
             )
         return self.vocab_size
-
-    @classmethod
-    def _refuse_misspelt(cls, given: Iterable[str]) -> None:
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in given:
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
-            if nearest and nearest[0] != name and not name.startswith("_") and not hasattr(cls, name):
-                raise ValueError(f"GamerConfig has no field `{name}`. Did you mean `{nearest[0]}`?")
 
     def _check_shape(self) -> None:
         sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")

@@ -16,6 +16,7 @@ FIXED = {  # fields of `GamerConfig` that are about writing the next item, or wo
     "query_weighted_loss": False,
     "behavior_loss_weight": 0.0,
     "softmax_loss_weight": 0.0,
+    "item_embedding_rows": 0,
 }
 
 

@@ -1,16 +1,15 @@
 """What the configurations of all ranking baselines share: the catalog, the behaviors and the size of the embeddings."""
 
-import dataclasses
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from genrec.models.gamer.checked_config import CheckedConfig
+
 
 @strict
-class RankingConfig(PreTrainedConfig):
+class RankingConfig(CheckedConfig, PreTrainedConfig):
     """The fields of every ranking baseline.
 
     A preset leaves `num_items` unset; it follows from the data.
@@ -39,21 +38,6 @@ class RankingConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self._check()
 
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Return a configuration of a dictionary's values, with keyword arguments in place of some of them.
-
-        transformers sets keyword arguments after the checks; here they are part of what is checked.
-
-        Args:
-            config_dict: Field name -> value, as in `config.json`.
-            **kwargs: Fields to replace, and transformers' own options.
-        """
-        cls._refuse_misspelt(kwargs)
-        names = {field.name for field in dataclasses.fields(cls)} - {"dtype"}  # whose "auto" transformers resolves
-        replaced = {name: kwargs.pop(name) for name in names & kwargs.keys()}
-        return super().from_dict({**config_dict, **replaced}, **kwargs)
-
     def require_items(self) -> int:
         """Return `num_items`.
 
@@ -67,20 +51,8 @@ class RankingConfig(PreTrainedConfig):
             )
         return self.num_items
 
-    @classmethod
-    def _refuse_misspelt(cls, given: Iterable[str]) -> None:
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in given:
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
-            if nearest and nearest[0] != name and not name.startswith("_") and not hasattr(cls, name):
-                raise ValueError(f"{cls.__name__} has no field `{name}`. Did you mean `{nearest[0]}`?")
-
     def _check(self) -> None:
         for name in ("num_items", "hidden_size", "max_history_items"):
             self._require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
         self._require(self.num_behaviors >= 2, "num_behaviors", "at least 2, exposure and conversion")
         self._require(0 <= self.dropout < 1, "dropout", "a rate from 0 to below 1")
-
-    def _require(self, is_met: bool, name: str, rule: str) -> None:
-        if not is_met:
-            raise ValueError(f"`{name}` must be {rule}, got {getattr(self, name)!r}.")
