@@ -286,5 +286,7 @@ def _pairs_across(met: _FirstMeetings, session_window: int, back_window: int) ->
 
 
 def _both_ways(earlier: np.ndarray, later: np.ndarray, forth: int, back: int) -> list[Pairs]:
+    """Return pairs under either place, as 32-bit numbers: there are dozens for each event."""
+    earlier, later = earlier.astype(np.int32), later.astype(np.int32)
     kinds = [np.full(len(later), kind, dtype=np.int8) for kind in (forth, back)]
     return [(earlier, later, kinds[0]), (later, earlier, kinds[1])]
