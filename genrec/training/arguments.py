@@ -59,6 +59,8 @@ class GenRecTrainingArguments(TrainingArguments):
         min_lr: The learning rate at the end of the cosine.
         pointer_lr_factor: The pointers of a mixture (`copy_head` and the like) learn at `learning_rate` times this.
             They have few weights and learn from the few items that are met again, so more than 1 pays.
+        ema_decay: Validate and save an exponential moving average of the weights, of which so much stays at each step
+            (see `genrec.training.averaging`); 0 takes the weights themselves.
         total_batch_size: Samples per update over all processes; sets `gradient_accumulation_steps`. None leaves
             that to you.
         max_tokens_per_micro_batch: Cut each process's share of an update into micro-batches of nearly equal size, with
@@ -97,6 +99,7 @@ class GenRecTrainingArguments(TrainingArguments):
     max_history_items: int | None = None
     min_lr: float = 0.0
     pointer_lr_factor: float = 1.0
+    ema_decay: float = 0.0
     total_batch_size: int | None = None
     max_tokens_per_micro_batch: int | None = None
     packing: bool = False
@@ -176,6 +179,7 @@ class GenRecTrainingArguments(TrainingArguments):
         require(self.temperature > 0 and math.isfinite(self.temperature), "temperature", "positive and finite")
         require(0 <= self.causal_share < 1, "causal_share", "at least 0 and below 1")
         require(self.pointer_lr_factor > 0, "pointer_lr_factor", "above 0")
+        require(0 <= self.ema_decay < 1, "ema_decay", "at least 0 and below 1")
         require(0 <= self.min_lr <= self.learning_rate, "min_lr", f"from 0 to `learning_rate` ({self.learning_rate})")
         require(
             self.selection_metric in SELECTION_METRICS, "selection_metric", f"one of {', '.join(SELECTION_METRICS)}"

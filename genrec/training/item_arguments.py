@@ -11,6 +11,7 @@ from genrec.training.item_samples import LEVELS
 RANKED_BEHAVIORS = ("merged", "target")
 SHARED_FIELDS = (  # of those that `GenRecTrainingArguments` adds; the others are about generating codes
     "min_lr",
+    "ema_decay",
     "total_batch_size",
     "selection_metric",
     "early_stopping_patience",
@@ -39,8 +40,8 @@ ITEM_PRESETS: dict[str, dict[str, Any]] = {"paper": ITEM_PAPER, "small": ITEM_SM
 @dataclass
 class ItemTrainingArguments(GenRecTrainingArguments):
     """How `ItemTrainer` trains: the fields of `transformers.TrainingArguments`, those of `GenRecTrainingArguments` that
-    are not about codes (`min_lr`, `total_batch_size`, `selection_metric`, `early_stopping_patience`, `max_seconds`,
-    `max_validation_samples`, `max_ranking_queries`, `bucket_batches`), and those below.
+    are not about codes (`min_lr`, `ema_decay`, `total_batch_size`, `selection_metric`, `early_stopping_patience`,
+    `max_seconds`, `max_validation_samples`, `max_ranking_queries`, `bucket_batches`), and those below.
 
     By default AdamW with a constant learning rate of 1e-3 and weight decay 0.01, patience 10.
 

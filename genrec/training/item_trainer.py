@@ -11,11 +11,11 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from genrec.data.histories import Histories, Queries
 from genrec.models.discriminative import GraphModel
 from genrec.recommender.sequential import SequentialRecommender
-from genrec.training.callbacks import EpochLog
+from genrec.training.averaging import WeightAverage
 from genrec.training.item_arguments import ItemTrainingArguments
 from genrec.training.item_ranking import draw_candidates, ndcg_of, ranking_tasks
 from genrec.training.item_samples import ItemCollator, item_counts, item_samples
-from genrec.training.progress import MetricsFile, ProgressLines, TrainingClock
+from genrec.training.progress import ProgressLines, TrainingClock
 from genrec.training.samplers import LengthBucketBatchSampler
 from genrec.training.samples import HistoryDataset, sample_lengths
 from genrec.training.trainer import GenRecTrainer
@@ -90,6 +90,7 @@ class ItemTrainer(GenRecTrainer):
         self._flops_per_token = 6 * model.num_parameters(exclude_embeddings=True)
         self._use_cache = False
         self.clock = TrainingClock(int(sample_lengths(samples).sum()))
+        self.average = WeightAverage(model, args.ema_decay) if args.ema_decay else None
         self._set_ranking(validation, args)
         # `GenRecTrainer`'s own constructor is about item codes; all it sets up besides is above and below.
         Trainer.__init__(
@@ -99,7 +100,7 @@ class ItemTrainer(GenRecTrainer):
             data_collator=ItemCollator(),
             train_dataset=samples,
             eval_dataset=None if validation is None else self._validation_samples(validation, args),
-            callbacks=[self.clock, EpochLog(), *self._stopping_rules(args), MetricsFile(), *(callbacks or [])],
+            callbacks=[*self._own_callbacks(args), *(callbacks or [])],
             optimizers=optimizers,
         )
         for callback in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
@@ -134,7 +135,7 @@ class ItemTrainer(GenRecTrainer):
             metric_key_prefix: What the metrics' names begin with.
         """
         self.model.eval()
-        with self.clock.paused():
+        with self.clock.paused(), self._averaged():
             batches = self.get_eval_dataloader(eval_dataset)
             metrics = {f"{metric_key_prefix}_loss": self._validation_loss(batches)}
             if eval_dataset is None:

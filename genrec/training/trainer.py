@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from genrec.files import write_json
 from genrec.item_tokenizers.base import ItemTokenizer
 from genrec.recommender import GenerativeRecommender
 from genrec.training.arguments import GenRecTrainingArguments
+from genrec.training.averaging import WeightAverage
 from genrec.training.callbacks import EarlyStopping, EpochLog, TimeBudget
 from genrec.training.checkpoints import check_checkpoint, check_folder_is_free, newest_checkpoint_or_raise
 from genrec.training.collators import HistoryCollator, MicroBatchCollator
@@ -117,6 +118,7 @@ class GenRecTrainer(Trainer):
         self._use_cache = model.config.use_cache
         self.context = None if context is None else prepared_context(context, train_dataset, eval_dataset)
         self._takes_padding_side = "padding_side" in inspect.signature(model.forward).parameters
+        self.average = WeightAverage(model, args.ema_decay) if args.ema_decay else None
         self.clock = TrainingClock(int(self._train_lengths.sum()) * tokenizer.vocabulary.tokens_per_item)
         super().__init__(
             model=model,
@@ -124,7 +126,7 @@ class GenRecTrainer(Trainer):
             data_collator=self._train_collator(model, args),
             train_dataset=train_dataset,
             eval_dataset=validation_subset(eval_dataset, args.max_validation_samples, args.seed),
-            callbacks=[self.clock, EpochLog(), *self._stopping_rules(args), MetricsFile(), *(callbacks or [])],
+            callbacks=[*self._own_callbacks(args), *(callbacks or [])],
             optimizers=optimizers,
         )
         for callback in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
@@ -160,6 +162,8 @@ class GenRecTrainer(Trainer):
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         finally:
             self.model.config.use_cache = self._use_cache  # transformers turns it off for training
+        if self.average is not None and self.average.is_kept:  # no best checkpoint was asked for
+            self.average.take_over()
         if self.is_world_process_zero():
             write_json(Path(self.args.output_dir or ".") / REPORT_FILE, self.report())
         return output
@@ -218,7 +222,7 @@ class GenRecTrainer(Trainer):
             metric_key_prefix: What the metrics' names begin with.
         """
         self.model.eval()
-        with self.clock.paused():
+        with self.clock.paused(), self._averaged():
             batches = self.get_eval_dataloader(eval_dataset)
             loss = validation_loss(self.model, batches, self.args.temperature, self.accelerator)
             metrics = {f"{metric_key_prefix}_loss": loss}
@@ -347,6 +351,10 @@ class GenRecTrainer(Trainer):
             **options,
         )
 
+    def _own_callbacks(self, args: GenRecTrainingArguments) -> list[TrainerCallback]:
+        averages = [] if self.average is None else [self.average]
+        return [self.clock, *averages, EpochLog(), *self._stopping_rules(args), MetricsFile()]
+
     def _stopping_rules(self, args: GenRecTrainingArguments) -> list[TrainerCallback]:
         rules: list[TrainerCallback] = []
         if args.early_stopping_patience is not None and args.eval_strategy != "no":
@@ -369,8 +377,27 @@ class GenRecTrainer(Trainer):
             return
         folder = Path(output_dir or self.args.output_dir or ".")
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        model.save_pretrained(folder, state_dict=state_dict)
+        if self.average is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.average.save_step_weights(folder)
+            state_dict = None  # it would be that of the step
+        with self._averaged():
+            model.save_pretrained(folder, state_dict=state_dict)
         write_json(folder / ARGUMENTS_FILE, json.loads(self.args.to_json_string()))
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Put the average of the weights, if there is one, into the model for a while."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.resume(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if self.average is not None:
+            self.average.drop()  # the best checkpoint holds an average already
+        super()._load_best_model()
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         with _quiet():  # no bar over one file, no word about the clock of the file system

@@ -234,3 +234,16 @@ def test_thinned_copies_are_trained_on_and_the_prior_counts_the_log_alone(train,
     plain = make_model()
     ItemTrainer(plain, args, train)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.buffers(), plain.buffers(), strict=True))
+
+
+def test_the_average_of_the_weights_is_kept_here_too(train, validation, make_args):
+    trainers = [
+        ItemTrainer(
+            make_model(), make_args(ema_decay=decay, output_dir=make_args().output_dir + name), train, validation
+        )
+        for name, decay in (("-plain", 0.0), ("-averaged", 0.9))
+    ]
+    for trainer in trainers:
+        trainer.train()
+    plain, averaged = ([r["eval_loss"] for r in each.state.log_history if "eval_loss" in r] for each in trainers)
+    assert plain != averaged
