@@ -26,13 +26,14 @@ from genrec.cli.recipe import Recipe, load_recipe
 from genrec.cli.stages import Run, run_stages
 from genrec.evaluation.benchmark_csv import read_benchmark_csv, update_benchmark_csv
 from genrec.evaluation.metrics import MetricName, default_metrics
+from genrec.evaluation.protocols import SLICES
 from genrec.evaluation.report import EvaluationReport
 from genrec.files import write_json
 from genrec.version import __version__
 
 BENCH_METRICS = (
     *("hit@1", "hit@5", "hit@10", "recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10"),
-    *("ndcg@10/cold", "ndcg@10/warm"),
+    *(f"ndcg@10/{name}" for name in SLICES),
 )
 Perform = Callable[[BenchRun, Callable[[str], None]], None]
 

@@ -11,6 +11,7 @@ from genrec.cli.provenance import commit, provenance
 from genrec.data.histories import asked_at
 from genrec.evaluation import EvaluationReport, evaluate
 from genrec.evaluation.benchmark_csv import update_benchmark_csv
+from genrec.evaluation.protocols import SLICES
 from genrec.files import read_json, write_atomically, write_json
 from genrec.hub import HEADLINE_METRICS, TRAINING_REPORT, write_model_card
 from genrec.recommender import (
@@ -159,12 +160,13 @@ def write_plots(run: "Run", report: EvaluationReport) -> None:
 
 
 def write_csv(run: "Run", path: str) -> None:
-    """Write the report's headline figures into a CSV file, in the form of `benchmarks/quality/`.
+    """Write the report's headline figures and its slices into a CSV file, in the form of `benchmarks/quality/`.
 
     `seconds` is the time of recommending, for the model that of its training and recommending.
     """
     report = EvaluationReport.load(run.folder.report)
-    metrics = [f"{name}@{run.recipe.evaluation.k}" for name in HEADLINE_METRICS]
+    k = run.recipe.evaluation.k
+    metrics = [*(f"{name}@{k}" for name in HEADLINE_METRICS), *(f"ndcg@{k}/{name}" for name in SLICES)]
     measured = commit() or ""
     for row in report.runs:
         model, protocol = row

@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 
 from genrec.cli.main import app
 from genrec.evaluation.benchmark_csv import read_benchmark_csv
+from genrec.evaluation.protocols import SLICES
 from genrec.evaluation.tables import RULES
 from genrec.training import GenRecTrainer
 
@@ -65,9 +66,18 @@ def test_only_an_unfinished_training_keeps_optimizer_states(finished):
     assert not list(finished.run.rglob("checkpoint-*"))
 
 
-def test_the_csv_file_gets_the_headline_figures(finished):
+def test_the_csv_file_gets_the_headline_figures_and_the_slices(finished):
     rows = read_benchmark_csv(finished.folder / "figures.csv")
-    assert {row["metric"] for row in rows} == {"hit@10", "recall@10", "ndcg@10"}
+    slices = {f"ndcg@10/{name}" for name in SLICES}
+    assert (
+        {"hit@10", "recall@10", "ndcg@10"}
+        < {row["metric"] for row in rows}
+        <= {
+            *("hit@10", "recall@10", "ndcg@10"),
+            *slices,
+        }
+    )
+    assert {"ndcg@10/repeat", "ndcg@10/first-time"} < {row["metric"] for row in rows}
     assert {(row["config"], row["seed"]) for row in rows} == {("shop", "0")}
     merged = {row["model"]: row for row in rows if row["behavior"] == "merged" and row["metric"] == "ndcg@10"}
     assert float(merged["gamer"]["seconds"]) > float(merged["popularity"]["seconds"])
