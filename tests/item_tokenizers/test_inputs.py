@@ -113,7 +113,7 @@ def test_candidates_are_what_the_context_finds_with_codes_for_items(has_trend: b
     context = QueryContext(
         RecentEvents.of(histories), NeighborIndex.of(histories), (86_400,), num_rising=4, num_recent=2
     )
-    asked = Asked.of_histories(replace(histories, query_times=np.array([200, 200, 90_001])), 2, 2)
+    asked = Asked.of_histories(replace(histories, query_times=np.array([200, 200, 90_001])), [2], 2)
     tensors = candidate_tensors(context, asked, ITEM_TOKENS, has_trend=has_trend, has_neighbors=has_neighbors)
     for name, is_on, find in (("trend", has_trend, context.rising), ("neighbor", has_neighbors, context.nearby)):
         assert (f"{name}_tokens" in tensors) == (f"{name}_features" in tensors) == is_on
