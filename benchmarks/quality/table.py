@@ -14,7 +14,7 @@ README = FOLDER.parent.parent / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 LOGS = {"deskdrop": "deskdrop", "retailrocket": "retailrocket", "taobao": "taobao", "market": "synthetic market"}
 RULES = ("popularity", "trending", "recency", "recency-undone", "co-occurrence")
-MODELS = ("gamer-plus-tiny", "gamer", "qwen3", "mbgen", "tiger-mb", "sasrec", *RULES, "upper-bound")
+MODELS = ("gamer-plus-tiny", "gamer-small", "gamer", "qwen3", "mbgen", "tiger-mb", "sasrec", *RULES, "upper-bound")
 
 
 def figures(path: Path) -> dict[str, list[dict[str, str]]]:

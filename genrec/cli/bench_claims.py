@@ -108,10 +108,15 @@ def judge(claims: Sequence[Claim], benchmark: Benchmark, runs: Runs | None, num_
         if all(benchmark.cell(line, place) is not None for line in (first, second)):
             tests[number] = paired_test(benchmark, place, first, second, runs, num_bootstrap)
     judged = dict(zip(tests, corrected(list(tests.values())), strict=True))
-    return [
-        _of_test(benchmark.log, claim, judged[number]) if number in judged else _of_cost(benchmark, claim, lines)
-        for number, claim in enumerate(claims)
-    ]
+    verdicts = []
+    for number, claim in enumerate(claims):
+        if claim.metric == SECONDS:
+            verdicts.append(_of_cost(benchmark, claim, lines))
+        elif number in judged:
+            verdicts.append(_of_test(benchmark.log, claim, judged[number]))
+        else:
+            verdicts.append(Verdict(benchmark.log, claim, PENDING))
+    return verdicts
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> str:
@@ -185,9 +190,9 @@ def _of_test(log: str, claim: Claim, test: ModelTest) -> Verdict:
 
 
 def _of_cost(benchmark: Benchmark, claim: Claim, lines: dict[str, Line]) -> Verdict:
-    """Return the verdict on a cost, or that figures are missing."""
+    """Return the verdict on a cost, pending where a seed is missing."""
     seconds = [_seconds(lines.get(name), _place(claim)) for name in (claim.first, claim.second)]
-    if claim.metric != SECONDS or any(not benchmark.seeds or set(benchmark.seeds) - set(each) for each in seconds):
+    if any(not benchmark.seeds or set(benchmark.seeds) - set(each) for each in seconds):
         return Verdict(benchmark.log, claim, PENDING)
     ratios = [seconds[0][seed] / seconds[1][seed] for seed in benchmark.seeds]
     word = HOLDS if max(ratios) < 1 else FAILS if min(ratios) > 1 else UNDECIDED

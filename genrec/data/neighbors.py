@@ -24,7 +24,7 @@ AFTER = np.array([0.0, 1.0, 0.0])
 
 
 class Nearby(NamedTuple):
-    """The items that go with those of a query: those among them, and then others, the strongest first each.
+    """The items that go with those of a query: those among them, then others, strongest and latest in turn.
 
     Args:
         items: Catalog rows, -1 where there are no more `[queries, neighbors]` int64.
