@@ -73,7 +73,8 @@ class GenRecTrainingArguments(TrainingArguments):
             behaviors) or `"loss"`.
         early_stopping_patience: Stop after so many validations without a new best; None never does.
         max_seconds: Wall-clock budget of the whole run, resumed parts included; the step in which it ends is the last,
-            then follow validation and saving.
+            then follow validation and saving. The learning rate falls to its end within it: it follows the clock where
+            that is further than the steps, and the result then depends on the machine's speed.
         max_validation_samples: Compute the validation loss on at most so many samples, the same ones each time; None
             takes all.
         max_ranking_queries: Rank for at most so many validation queries, the same ones each time; None takes all.

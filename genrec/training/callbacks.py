@@ -1,6 +1,6 @@
 """When a run ends before its schedule does: patience, and a budget of time. And when it logs beside its steps.
 
-Neither rule keeps a state of its own: both read the log that every checkpoint carries, so a resumed run stops where the
+Neither rule has a state to save: both read the log that every checkpoint carries, so a resumed run stops where the
 uninterrupted one would have.
 """
 
@@ -30,15 +30,25 @@ class TimeBudget(TrainerCallback):
     """Stops after the step in which the run's time is used up; validation and saving still follow.
 
     Args:
-        is_over: Whether the time is used up, the same answer in every process.
+        max_seconds: How long the run may take.
+        seconds_used: How long it has taken so far, the same answer in every process.
     """
 
-    def __init__(self, is_over: Callable[[], bool]) -> None:
-        self.is_over = is_over
+    def __init__(self, max_seconds: float, seconds_used: Callable[[], float]) -> None:
+        self.max_seconds = max_seconds
+        self.seconds_used = seconds_used
+        self.share_used = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start, or go on from what a stopped run had used."""
+        self.share_used = self.seconds_used() / self.max_seconds
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Look at the clock."""
-        if control.should_training_stop or not self.is_over():
+        self.share_used = self.seconds_used() / self.max_seconds
+        if control.should_training_stop or self.share_used <= 1:
             return
         control.should_training_stop = True
         # By epoch, transformers validates and saves after the loop that this ends; by steps it would not.

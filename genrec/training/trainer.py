@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, set_seed
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
@@ -36,6 +37,7 @@ from genrec.training.device_dataset import DeviceDataset
 from genrec.training.progress import REPORT_FILE, MetricsFile, ProgressLines, TrainingClock, training_report
 from genrec.training.samplers import LengthBucketBatchSampler
 from genrec.training.samples import sample_lengths
+from genrec.training.schedule import keep_to_budget
 from genrec.training.trainer_checks import check_model, check_packing, check_rows, check_validation_data
 from genrec.training.validation import merged_ndcg, ranking_subset, validation_loss, validation_subset
 
@@ -90,6 +92,7 @@ class GenRecTrainer(Trainer):
     args: GenRecTrainingArguments
     model: Any  # what accelerate makes of the model keeps its attributes
     data_collator: Any
+    time_budget: TimeBudget | None = None
     _device_data: DeviceDataset | None = None
 
     def __init__(
@@ -180,6 +183,15 @@ class GenRecTrainer(Trainer):
         if is_new and mixture is not None and self.args.pointer_lr_factor != 1:
             _split_groups(optimizer, set(mixture.parameters()), self.args.pointer_lr_factor)
         return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Return the learning-rate schedule; under `max_seconds` it ends when the time does (`training.schedule`)."""
+        is_new = self.lr_scheduler is None
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        budget = self.time_budget
+        if is_new and budget is not None and isinstance(scheduler, LambdaLR):
+            keep_to_budget(scheduler, num_training_steps, lambda: budget.share_used)
+        return scheduler
 
     def get_train_dataloader(self) -> DataLoader:
         """Return this process's share of the length-bucketed batches, or with a token budget lists of micro-batches."""
@@ -360,16 +372,17 @@ class GenRecTrainer(Trainer):
         if args.early_stopping_patience is not None and args.eval_strategy != "no":
             rules.append(EarlyStopping(args.early_stopping_patience))
         if args.max_seconds is not None:
-            rules.append(TimeBudget(self._is_time_over))
+            self.time_budget = TimeBudget(args.max_seconds, self._seconds_used)
+            rules.append(self.time_budget)
         return rules
 
-    def _is_time_over(self) -> bool:
-        """Whether the time is used up, as the first process's clock says it to all."""
-        is_over = torch.tensor(float(self.clock.seconds > (self.args.max_seconds or math.inf)))
-        if self.args.world_size > 1:
-            is_over = is_over.to(self.accelerator.device)
-            torch.distributed.broadcast(is_over, src=0)
-        return bool(is_over)
+    def _seconds_used(self) -> float:
+        """Return how long the run has taken, as the first process's clock says it to all."""
+        if self.args.world_size == 1:
+            return self.clock.seconds
+        seconds = torch.tensor(self.clock.seconds, device=self.accelerator.device)
+        torch.distributed.broadcast(seconds, src=0)
+        return float(seconds)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save weights, config and arguments; `Trainer` would pickle the arguments."""
