@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from genrec.data.histories import Histories
-from genrec.data.ranges import first_at_or_after, grouped
+from genrec.data.ranges import first_at_or_after, grouped, stable_order
 
 NO_ITEM = -1
 TIE_SEED = 0
@@ -123,16 +123,16 @@ class NeighborIndex:
             num_pairs: Pairs looked at for each of the user's items, the newest.
         """
         pairs, queries, ranks = self._newest_pairs(items, times, num_pairs)
-        others, kinds = self.others[pairs].astype(np.int64), self.kinds[pairs]
+        others, kinds = self.others[pairs], self.kinds[pairs]
         seen = queries * items.shape[1] + ranks
         together, after = (_shares(counts[kinds], seen, items.size) / (1.0 + ranks) for counts in (TOGETHER, AFTER))
         fresh = 1 / (1 + (times[queries] - self.times[pairs]) / SECONDS_PER_DAY)
         num_items = len(self.starts) - 1
         keys = queries * num_items + self._tie_places[others]
-        order = np.argsort(keys, kind="stable")
+        order = stable_order(keys)
         begins = np.flatnonzero(np.diff(keys[order], prepend=-1))
         sums = _Sums(order, begins)
-        of_query, of_item = queries[order][begins], others[order][begins]
+        of_query, of_item = queries[order[begins]], others[order[begins]].astype(np.int64)
         is_own = (items[of_query] == of_item[:, None]).any(axis=1)
         return _strongest(
             of_query,
@@ -142,7 +142,7 @@ class NeighborIndex:
                 together=sums.of(together, np.add),
                 after=sums.of(after, np.add),
                 lately=sums.of((together + after) * fresh, np.add),
-                num_pairs=sums.of(np.ones(len(order), dtype=np.int64), np.add),
+                num_pairs=np.diff(np.append(begins, len(order))),
                 first_rank=sums.of(ranks, np.minimum),
                 newest=sums.of(self.times[pairs], np.maximum),
             ),
@@ -187,6 +187,11 @@ def _strongest(queries: np.ndarray, is_own: np.ndarray, found: Nearby, shape: tu
         shape: Queries, and neighbors per query.
     """
     values = (found.together + found.after, found.lately)
+    # Who is not among the first in either order cannot be kept; sorting the hundreds of others took most of the time.
+    is_contender = is_own | _is_among_highest(values[0], queries, shape) | _is_among_highest(values[1], queries, shape)
+    queries, is_own = queries[is_contender], is_own[is_contender]
+    found = Nearby(*(part[is_contender] for part in found))
+    values = (values[0][is_contender], values[1][is_contender])
     strengths, latest = (_ranks(np.lexsort((-value, ~is_own, queries)), queries) for value in values)
     best = np.lexsort((strengths, np.minimum(strengths, latest), queries))
     places = np.arange(len(queries)) - np.searchsorted(queries, queries[best])
@@ -200,12 +205,21 @@ def _strongest(queries: np.ndarray, is_own: np.ndarray, found: Nearby, shape: tu
     return Nearby(rows_of(found.items, NO_ITEM), *(rows_of(values, 0) for values in found[1:]))
 
 
+def _is_among_highest(values: np.ndarray, queries: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return which values are among the highest `shape[1]` of their query, ties with the last of them included."""
+    bounds = np.searchsorted(queries, np.arange(shape[0] + 1))
+    thresholds = np.full(shape[0], -np.inf)
+    for query in np.flatnonzero(np.diff(bounds) > shape[1]).tolist():
+        of_query = values[bounds[query] : bounds[query + 1]]
+        thresholds[query] = np.partition(of_query, -shape[1])[-shape[1]]
+    is_high: np.ndarray = values >= thresholds[queries]
+    return is_high
+
+
 def _ranks(order: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Return the place of each neighbor among those of its query, from 0; `order` sorts by query first."""
     ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(len(order)) - np.searchsorted(
-        queries, queries
-    )  # in order, queries rise as they did before
+    ranks[order] = np.arange(len(order)) - np.searchsorted(queries, queries)  # in order, queries rise as before
     return ranks
 
 

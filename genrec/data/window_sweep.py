@@ -9,7 +9,7 @@ class WindowSweep:
     """Counts of events in the windows before a moment that moves forward.
 
     A step to the next moment adds the events that it brings in and takes away those that it leaves behind, so that all
-    steps together touch every event twice per window, however many moments are asked about.
+    steps together touch every event at most twice per window, however many moments are asked about.
 
     Args:
         items: Catalog rows, `[events]`.
@@ -51,40 +51,47 @@ class WindowSweep:
         by_behavior = np.zeros((self.num_items, self.num_behaviors, len(self.windows)), dtype=np.int32)
         by_item = np.zeros((len(self.windows), self.num_items))  # floats hold whole numbers exactly, and multiply fast
         last_event = np.zeros(self.num_items, dtype=np.int64)
-        changes, steps = self._changes(moments)
         ends = np.searchsorted(self.times, moments, side="left")
-        shares = 1 / np.maximum(self._totals(moments, ends), 1)
+        starts = [np.searchsorted(self.times, moments - window, side="right") for window in self.windows]
+        shares = 1 / np.maximum(ends[:, None] - np.stack(starts, axis=1), 1)
+        rows = self.items * self.num_behaviors + self.behaviors
+        cells = by_behavior.reshape(-1, len(self.windows)).T
+        windows = [_Window(self.items, rows, *counts) for counts in zip(by_item, cells, strict=True)]
         chosen, seen = np.zeros(0, dtype=np.int64), 0
         for row, end in enumerate(ends.tolist()):
-            part = slice(steps[row], steps[row + 1])
-            np.add.at(by_behavior.reshape(-1), changes["by_behavior"][part], changes["sign"][part])
-            np.add.at(by_item.reshape(-1), changes["by_item"][part], changes["sign"][part])
+            for window, window_starts in zip(windows, starts, strict=True):
+                window.move(int(window_starts[row]), end)
+            seen = max(seen, min(window.start for window in windows))  # what no window holds is not asked for
             last_event[self.items[seen:end]] = np.arange(seen, end)
             seen = end
             chosen = _highest(_weighted_sum(by_item, shares[row]), last_event, num_items, chosen)
             yield chosen, by_behavior[chosen]
 
-    def _totals(self, moments: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Return the events in each window before each moment, `[moments, windows]`."""
-        starts = [np.searchsorted(self.times, moments - window, side="right") for window in self.windows]
-        return ends[:, None] - np.stack(starts, axis=1)
 
-    def _changes(self, moments: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return what to add where, in the order of the moments, and where the changes of each moment begin."""
-        enters = np.searchsorted(moments, self.times, side="right")
-        columns: dict[str, list[np.ndarray]] = {"step": [], "by_behavior": [], "by_item": [], "sign": []}
-        for number, window in enumerate(self.windows):
-            leaves = np.searchsorted(moments, self.times + window, side="left")
-            cell = (self.items * self.num_behaviors + self.behaviors) * len(self.windows) + number
-            for step, sign in ((enters, 1), (leaves, -1)):
-                columns["step"].append(step)
-                columns["by_behavior"].append(cell)
-                columns["by_item"].append(number * self.num_items + self.items)
-                columns["sign"].append(np.full(len(cell), sign, dtype=np.int32))
-        merged = {name: np.concatenate(parts) for name, parts in columns.items()}
-        order = np.argsort(merged.pop("step"), kind="stable")
-        steps = np.searchsorted(np.concatenate(columns["step"])[order], np.arange(len(moments) + 1))
-        return {name: values[order] for name, values in merged.items()}, steps
+class _Window:
+    """One window's events, `start` to `end`, and their counts.
+
+    Args:
+        items: The item of each event.
+        rows: Its item and behavior as one number.
+        by_item: What to count items in.
+        by_row: What to count both in.
+    """
+
+    def __init__(self, items: np.ndarray, rows: np.ndarray, by_item: np.ndarray, by_row: np.ndarray) -> None:
+        self.counted = ((by_item, items), (by_row, rows))
+        self.start = self.end = 0
+
+    def move(self, start: int, end: int) -> None:
+        """Hold the events from `start` to `end`; neither may go back."""
+        self._count(slice(self.start, min(start, self.end)), -1)
+        self._count(slice(max(start, self.end), end), 1)
+        self.start, self.end = start, end
+
+    def _count(self, events: slice, sign: int) -> None:
+        if events.start < events.stop:
+            for counts, places in self.counted:
+                np.add.at(counts, places[events], counts.dtype.type(sign))
 
 
 def _weighted_sum(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -213,6 +213,9 @@ def progress_line(logs: Mapping[str, Any], loss: float, state: TrainerState, arg
     mark = " *" if count and best == count - 1 else ""
     if "seconds" in logs and state.global_step:
         left = logs["seconds"] * (state.max_steps / state.global_step - 1)
+        budget = getattr(args, "max_seconds", None)
+        if budget is not None:
+            left = max(0.0, min(left, budget - logs["seconds"]))
         figures.append(f"{_duration(logs['seconds'])}, at most {_duration(left)} left")
     return "  ".join(figures) + mark
 

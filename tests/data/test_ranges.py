@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from genrec.data.ranges import first_at_or_after, grouped
+from genrec.data.ranges import first_at_or_after, grouped, stable_order
 
 
 def test_groups_are_sorted_by_time_and_found():
@@ -26,3 +27,14 @@ def test_every_range_is_searched_as_numpy_would():
 def test_nothing_is_found_among_no_events():
     none, starts = np.zeros(0, dtype=np.int64), np.zeros(2, dtype=np.int64)
     assert first_at_or_after(none, starts, starts, np.ones(2)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("largest", [1, 50, 2**40, 2**62])  # the last is too large to be packed with a place
+def test_the_packed_order_is_the_stable_one(largest: int):
+    keys = np.random.default_rng(2).integers(largest, size=300, endpoint=True)
+    keys[::7] = keys[0]
+    assert stable_order(keys).tolist() == np.argsort(keys, kind="stable").tolist()
+
+
+def test_no_keys_have_no_order():
+    assert stable_order(np.zeros(0, dtype=np.int64)).tolist() == []

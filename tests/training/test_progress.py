@@ -98,3 +98,9 @@ def test_a_line_says_where_the_run_stands_and_marks_the_best(make_args):
     line = progress_line(logs, 1.5, state_of([3.0, 2.0], step=50), make_args())
     assert line == ("epoch 2/10  loss 1.5000  validation loss 2.0000  ndcg@10 0.1250  1:02:05, at most 1:02:05 left *")
     assert progress_line({"eval_loss": 3.0}, 1.5, state_of([2.0, 3.0]), make_args()).endswith("validation loss 3.0000")
+
+
+def test_what_is_left_is_no_more_than_the_time_budget_leaves(make_args):
+    logs = {"eval_loss": 2.0, "seconds": 50.0}
+    line = progress_line(logs, 1.5, state_of([3.0, 2.0], step=50), make_args(max_seconds=60.0))
+    assert "0:50, at most 0:10 left" in line
