@@ -1,31 +1,28 @@
-"""`ItemTrainer`: trains a model that scores items, with the loop, checkpoints and stopping rules of `GenRecTrainer`."""
+"""`ItemTrainer`: trains a model that scores items, in the loop that all trainers share (`base_trainer.py`)."""
 
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
-from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers import PreTrainedModel, TrainerCallback
 
 from genrec.data.histories import Histories, Queries
 from genrec.models.discriminative import GraphModel
 from genrec.recommender.sequential import SequentialRecommender
-from genrec.training.averaging import WeightAverage
+from genrec.training.base_trainer import RecommenderTrainer
 from genrec.training.item_arguments import ItemTrainingArguments
 from genrec.training.item_ranking import draw_candidates, ndcg_of, ranking_tasks
 from genrec.training.item_samples import ItemCollator, item_counts, item_samples
-from genrec.training.progress import ProgressLines, TrainingClock
 from genrec.training.samplers import LengthBucketBatchSampler
 from genrec.training.samples import HistoryDataset, sample_lengths
-from genrec.training.trainer import GenRecTrainer
 from genrec.training.validation import ranking_subset, validation_subset
 
 
-class ItemTrainer(GenRecTrainer):
+class ItemTrainer(RecommenderTrainer):
     """Trains a model with `score_items` on the training part of a split.
 
-    Checkpoints, resuming, `metrics.jsonl`, the report and the stopping rules are those of `GenRecTrainer`, with
+    Checkpoints, resuming, `metrics.jsonl`, the report and the stopping rules are those of `RecommenderTrainer`, with
     interactions for tokens. After `train` the model holds the best checkpoint's weights.
 
     Args:
@@ -87,25 +84,17 @@ class ItemTrainer(GenRecTrainer):
             augmentation_copies=augmentation_copies,
             seed=args.seed,
         )
-        self._flops_per_token = 6 * model.num_parameters(exclude_embeddings=True)
-        self._use_cache = False
-        self.clock = TrainingClock(int(sample_lengths(samples).sum()))
-        self.average = WeightAverage(model, args.ema_decay) if args.ema_decay else None
         self._set_ranking(validation, args)
-        # `GenRecTrainer`'s own constructor is about item codes; all it sets up besides is above and below.
-        Trainer.__init__(
-            self,
-            model=model,
-            args=args,
+        super().__init__(
+            model,
+            args,
             data_collator=ItemCollator(),
             train_dataset=samples,
             eval_dataset=None if validation is None else self._validation_samples(validation, args),
-            callbacks=[*self._own_callbacks(args), *(callbacks or [])],
+            tokens_per_epoch=int(sample_lengths(samples).sum()),
+            callbacks=callbacks,
             optimizers=optimizers,
         )
-        for callback in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
-            self.remove_callback(callback)
-        self.add_callback(ProgressLines())
 
     def get_train_dataloader(self) -> DataLoader:
         """Return this process's share of the length-bucketed batches."""
@@ -123,26 +112,6 @@ class ItemTrainer(GenRecTrainer):
         total = batch_size * self.args.world_size
         sampler = LengthBucketBatchSampler(sample_lengths(dataset), total, **shares, **options)
         return self._dataloader(dataset, sampler, ItemCollator())
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Return and log the validation loss and NDCG@10.
-
-        Args:
-            eval_dataset: Other samples than the validation queries'; there is then no ranking.
-            ignore_keys: Not used; here for `Trainer`.
-            metric_key_prefix: What the metrics' names begin with.
-        """
-        self.model.eval()
-        with self.clock.paused(), self._averaged():
-            batches = self.get_eval_dataloader(eval_dataset)
-            metrics = {f"{metric_key_prefix}_loss": self._validation_loss(batches)}
-            if eval_dataset is None:
-                metrics[f"{metric_key_prefix}_ndcg@10"] = self._ndcg()
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
 
     def compute_loss(
         self,
@@ -172,7 +141,7 @@ class ItemTrainer(GenRecTrainer):
             candidates = None if drawn is None else draw_candidates(task, drawn, args.seed + number)
             self._tasks.append((task, candidates))
 
-    def _ndcg(self) -> float:
+    def _validation_ndcg(self) -> float | None:
         """Return the mean over all records; the first process ranks and tells the others."""
         total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
         if self.is_world_process_zero():

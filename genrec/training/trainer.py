@@ -6,45 +6,29 @@ launch`: any number of processes step through the same batches, and the loss is 
 """
 
 import inspect
-import json
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate.data_loader import prepare_data_loader
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, set_seed
-from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
-from transformers.trainer_utils import TrainOutput
-from transformers.utils import logging
+from transformers import PreTrainedModel, TrainerCallback
 
 from genrec.data.candidates import QueryContext, check_context
 from genrec.data.histories import Queries
-from genrec.files import write_json
 from genrec.item_tokenizers.base import ItemTokenizer
 from genrec.recommender import GenerativeRecommender
 from genrec.training.arguments import GenRecTrainingArguments
-from genrec.training.averaging import WeightAverage
-from genrec.training.callbacks import EarlyStopping, EpochLog, TimeBudget
-from genrec.training.checkpoints import check_checkpoint, check_folder_is_free, newest_checkpoint_or_raise
+from genrec.training.base_trainer import RecommenderTrainer
 from genrec.training.collators import HistoryCollator, MicroBatchCollator
 from genrec.training.context_collator import ContextCollator, prepared_context, reads_times
 from genrec.training.device_dataset import DeviceDataset
-from genrec.training.progress import REPORT_FILE, MetricsFile, ProgressLines, TrainingClock, training_report
 from genrec.training.samplers import LengthBucketBatchSampler
 from genrec.training.samples import sample_lengths
-from genrec.training.schedule import keep_to_budget
 from genrec.training.trainer_checks import check_model, check_packing, check_rows, check_validation_data
 from genrec.training.validation import merged_ndcg, ranking_subset, validation_loss, validation_subset
 
-ARGUMENTS_FILE = "training_arguments.json"
 
-
-class GenRecTrainer(Trainer):
+class GenRecTrainer(RecommenderTrainer):
     """Trains a generative recommender.
 
     The output folder gets `checkpoint-<step>/` folders to resume from, `metrics.jsonl` with every logged record and
@@ -89,10 +73,7 @@ class GenRecTrainer(Trainer):
         2
     """
 
-    args: GenRecTrainingArguments
-    model: Any  # what accelerate makes of the model keeps its attributes
     data_collator: Any
-    time_budget: TimeBudget | None = None
     _device_data: DeviceDataset | None = None
 
     def __init__(
@@ -117,63 +98,18 @@ class GenRecTrainer(Trainer):
         self.ranking_queries = ranking_subset(ranking_queries, args.max_ranking_queries, args.seed)
         self.max_history_items = args.max_history_items or model.config.max_history_items
         self._train_lengths = sample_lengths(train_dataset).clip(max=self.max_history_items + 1)
-        self._flops_per_token = 6 * model.num_parameters(exclude_embeddings=True)
-        self._use_cache = model.config.use_cache
         self.context = None if context is None else prepared_context(context, train_dataset, eval_dataset)
         self._takes_padding_side = "padding_side" in inspect.signature(model.forward).parameters
-        self.average = WeightAverage(model, args.ema_decay) if args.ema_decay else None
-        self.clock = TrainingClock(int(self._train_lengths.sum()) * tokenizer.vocabulary.tokens_per_item)
         super().__init__(
-            model=model,
-            args=args,
+            model,
+            args,
             data_collator=self._train_collator(model, args),
             train_dataset=train_dataset,
             eval_dataset=validation_subset(eval_dataset, args.max_validation_samples, args.seed),
-            callbacks=[*self._own_callbacks(args), *(callbacks or [])],
+            tokens_per_epoch=int(self._train_lengths.sum()) * tokenizer.vocabulary.tokens_per_item,
+            callbacks=callbacks,
             optimizers=optimizers,
         )
-        for callback in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
-            self.remove_callback(callback)
-        self.add_callback(ProgressLines())
-
-    def train(
-        self,
-        resume_from_checkpoint: str | bool | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> TrainOutput:
-        """Train, restore the best checkpoint, and write `training_report.json`.
-
-        Args:
-            resume_from_checkpoint: A checkpoint folder to go on from, or True for the newest whole one in the output
-                folder. The result is then, to the bit, that of a run that was never interrupted.
-            trial: As in `Trainer.train`.
-            ignore_keys_for_eval: Not used; here for `Trainer`.
-
-        Raises:
-            ValueError: If there is no such checkpoint, it is corrupt or another model's, if a new run would write into
-                the folder of another, or if the loss stops being finite.
-        """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = newest_checkpoint_or_raise(self.args.output_dir)
-        if resume_from_checkpoint:
-            check_checkpoint(resume_from_checkpoint)
-        else:
-            check_folder_is_free(self.args.output_dir)
-        set_seed(self.args.seed + self.args.process_index)  # processes must not drop the same units
-        try:
-            output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
-        finally:
-            self.model.config.use_cache = self._use_cache  # transformers turns it off for training
-        if self.average is not None and self.average.is_kept:  # no best checkpoint was asked for
-            self.average.take_over()
-        if self.is_world_process_zero():
-            write_json(Path(self.args.output_dir or ".") / REPORT_FILE, self.report())
-        return output
-
-    def report(self) -> dict[str, Any]:
-        """Say how the run went so far (see `training_report`), with its `seconds`."""
-        return {**training_report(self.state, self.args), "seconds": round(self.clock.seconds, 3)}
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return the optimizer, with the pointers of a mixture in groups of their own learning rate."""
@@ -183,15 +119,6 @@ class GenRecTrainer(Trainer):
         if is_new and mixture is not None and self.args.pointer_lr_factor != 1:
             _split_groups(optimizer, set(mixture.parameters()), self.args.pointer_lr_factor)
         return optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Return the learning-rate schedule; under `max_seconds` it ends when the time does (`training.schedule`)."""
-        is_new = self.lr_scheduler is None
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
-        budget = self.time_budget
-        if is_new and budget is not None and isinstance(scheduler, LambdaLR):
-            keep_to_budget(scheduler, num_training_steps, lambda: budget.share_used)
-        return scheduler
 
     def get_train_dataloader(self) -> DataLoader:
         """Return this process's share of the length-bucketed batches, or with a token budget lists of micro-batches."""
@@ -223,28 +150,13 @@ class GenRecTrainer(Trainer):
             dataset, sampler, self._collator(self.args, self.accelerator.unwrap_model(self.model).config)
         )
 
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Return and log the validation loss and, with ranking queries, the merged NDCG@10.
+    def _validation_loss(self, batches: DataLoader) -> float:
+        return validation_loss(self.model, batches, self.args.temperature, self.accelerator)
 
-        Args:
-            eval_dataset: Other samples than those given to the trainer; there is then no ranking.
-            ignore_keys: Not used; here for `Trainer`.
-            metric_key_prefix: What the metrics' names begin with.
-        """
-        self.model.eval()
-        with self.clock.paused(), self._averaged():
-            batches = self.get_eval_dataloader(eval_dataset)
-            loss = validation_loss(self.model, batches, self.args.temperature, self.accelerator)
-            metrics = {f"{metric_key_prefix}_loss": loss}
-            if self.ranking_queries is not None and eval_dataset is None:
-                metrics[f"{metric_key_prefix}_ndcg@10"] = merged_ndcg(
-                    self._ranking_recommender(), self.ranking_queries, self.accelerator
-                )
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+    def _validation_ndcg(self) -> float | None:
+        if self.ranking_queries is None:
+            return None
+        return merged_ndcg(self._ranking_recommender(), self.ranking_queries, self.accelerator)
 
     def _ranking_recommender(self) -> GenerativeRecommender:
         """Return the model as validation asks it."""
@@ -295,42 +207,9 @@ class GenRecTrainer(Trainer):
             [part for batch in batch_samples for part in _micro_batches(batch)], device
         )
 
-    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Log a record, with the run's seconds and speed; the last one says how the run went.
-
-        Raises:
-            ValueError: If the training loss is not finite.
-        """
-        if "train_loss" in logs:  # transformers' closing record
-            logs = {"train_loss": logs["train_loss"], **training_report(self.state, self.args)}
-        if "loss" in logs:
-            if not math.isfinite(logs["loss"]):
-                raise ValueError(
-                    f"The training loss is {logs['loss']} at step {self.state.global_step}: the run diverged. Lower "
-                    f"`learning_rate` ({self.args.learning_rate}) or raise `warmup_steps` ({self.args.warmup_steps})."
-                )
-            logs["tokens_per_second"] = round(self.clock.tokens_per_second(self.state.epoch or 0.0), 1)
-        logs["seconds"] = round(self.clock.seconds, 3)
-        super().log(logs, start_time)
-
     def floating_point_ops(self, inputs: Any) -> int:
         """Return the operations of a step, without walking over all parameters each time."""
         return self._flops_per_token * sum(part["input_ids"].numel() for part in _micro_batches(inputs))
-
-    def _dataloader(self, dataset: Any, sampler: LengthBucketBatchSampler, collator: Callable[..., Any]) -> DataLoader:
-        loader = DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self._pins_memory(dataset),
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-        )
-        # The sampler has dealt the batches out already: one process, as far as accelerate is concerned.
-        return prepare_data_loader(
-            loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
-        )
 
     def _train_data(self) -> Any:
         """Return the training samples, on the device if they are to be there."""
@@ -339,10 +218,6 @@ class GenRecTrainer(Trainer):
         if self._device_data is None:
             self._device_data = DeviceDataset(self.train_dataset, self.data_collator)
         return self._device_data
-
-    def _pins_memory(self, dataset: Any) -> bool:
-        is_on_host = not isinstance(dataset, DeviceDataset)
-        return is_on_host and self.args.dataloader_pin_memory and torch.cuda.is_available()
 
     def _train_collator(self, model: PreTrainedModel, args: GenRecTrainingArguments) -> HistoryCollator:
         behavior_loss = getattr(model.config, "behavior_loss_weight", 0) > 0
@@ -363,69 +238,6 @@ class GenRecTrainer(Trainer):
             **options,
         )
 
-    def _own_callbacks(self, args: GenRecTrainingArguments) -> list[TrainerCallback]:
-        averages = [] if self.average is None else [self.average]
-        return [self.clock, *averages, EpochLog(), *self._stopping_rules(args), MetricsFile()]
-
-    def _stopping_rules(self, args: GenRecTrainingArguments) -> list[TrainerCallback]:
-        rules: list[TrainerCallback] = []
-        if args.early_stopping_patience is not None and args.eval_strategy != "no":
-            rules.append(EarlyStopping(args.early_stopping_patience))
-        if args.max_seconds is not None:
-            self.time_budget = TimeBudget(args.max_seconds, self._seconds_used)
-            rules.append(self.time_budget)
-        return rules
-
-    def _seconds_used(self) -> float:
-        """Return how long the run has taken, as the first process's clock says it to all."""
-        if self.args.world_size == 1:
-            return self.clock.seconds
-        seconds = torch.tensor(self.clock.seconds, device=self.accelerator.device)
-        torch.distributed.broadcast(seconds, src=0)
-        return float(seconds)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save weights, config and arguments; `Trainer` would pickle the arguments."""
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir or ".")
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if self.average is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.average.save_step_weights(folder)
-            state_dict = None  # it would be that of the step
-        with self._averaged():
-            model.save_pretrained(folder, state_dict=state_dict)
-        write_json(folder / ARGUMENTS_FILE, json.loads(self.args.to_json_string()))
-
-    def _averaged(self) -> AbstractContextManager[None]:
-        """Put the average of the weights, if there is one, into the model for a while."""
-        return nullcontext() if self.average is None else self.average.in_place()
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.average is not None:
-            self.average.resume(Path(resume_from_checkpoint))
-
-    def _load_best_model(self) -> None:
-        if self.average is not None:
-            self.average.drop()  # the best checkpoint holds an average already
-        super()._load_best_model()
-
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        with _quiet():  # no bar over one file, no word about the clock of the file system
-            super()._save_checkpoint(*args, **kwargs)
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Refuse weights of another model; tied weights are stored once and so always missing."""
-        tied = set(self.model.all_tied_weights_keys)
-        strange = sorted((set(load_result.missing_keys) - tied) | set(load_result.unexpected_keys))
-        if strange:
-            raise ValueError(
-                f"The checkpoint is not of this model: {strange[0]!r} is in only one of them. Resume with the config "
-                "that the run was started with."
-            )
-
 
 def _split_groups(optimizer: torch.optim.Optimizer, chosen: set[torch.Tensor], lr_factor: float) -> None:
     """Move some parameters into groups like their own, with another learning rate."""
@@ -443,17 +255,3 @@ def _is_data_on_device(args: GenRecTrainingArguments) -> bool:
 def _micro_batches(inputs: Any) -> Sequence[dict[str, Any]]:
     """Return a batch's micro-batches, which with no token budget is the batch itself."""
     return inputs if isinstance(inputs, list) else [inputs]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' own progress bars and warnings off the screen for a while."""
-    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bars:
-            logging.enable_progress_bar()
