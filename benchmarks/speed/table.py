@@ -13,7 +13,19 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
-ORDER = ("generate", "pointers", "trie", "growth", "train", "experts", "attention", "tokenizer", "evaluate", "limits")
+ORDER = (
+    "generate",
+    "pointers",
+    "trie",
+    "growth",
+    "train",
+    "encoder_decoder",
+    "experts",
+    "attention",
+    "tokenizer",
+    "evaluate",
+    "limits",
+)
 HEADER = ("table", "contender", "figure", "median (p10 to p90), runs", "times the baseline", "of the limit")
 TIMING = ("table", "name", "repeats", "median_seconds", "p10_seconds", "p90_seconds", "ratio", "of_limit")
 NOTHING = "No results yet: run the benchmarks, then `python -m benchmarks.speed.table --write`."

@@ -142,7 +142,9 @@ def _encoder_decoder_trainer(
         AutoModelForSeq2SeqLM.from_config(config),
         arguments,
         tokenizer,
-        item_samples(split.train, "interaction", length, augmentation_copies=copies, seed=run.recipe.seed),
+        item_samples(
+            split.train, "interaction", length, augmentation_copies=copies, seed=run.recipe.seed, joins_sessions=True
+        ),
         HistoryDataset.from_queries(split.validation),
         ranking_queries=split.validation,
     )

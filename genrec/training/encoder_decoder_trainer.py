@@ -25,8 +25,8 @@ IGNORED_FIELDS = (  # of those that `GenRecTrainingArguments` adds: they are abo
 class EncoderDecoderTrainer(GenRecTrainer):
     """Trains an encoder-decoder model over item codes, such as `TigerForConditionalGeneration`.
 
-    Samples have one target each: `InteractionDataset` for training (one sample per interaction, its history the earlier
-    sessions), `HistoryDataset.from_queries` for validation.
+    Training samples are `InteractionDataset`'s, best with `joins_sessions`, so that the encoder reads a history once
+    for all interactions of a session. Validation samples are `HistoryDataset.from_queries`.
 
     Args:
         model: The model.
@@ -51,7 +51,8 @@ class EncoderDecoderTrainer(GenRecTrainer):
         >>> shape = dict(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
         >>> config = TigerConfig(**shape, behavior_tokens=True, **tokenizer.model_config_fields())
         >>> events = [[("a", "view", 0), ("b", "buy", 90_000)]] * 8
-        >>> train = InteractionDataset(as_histories(events, tokenizer.item_ids, tokenizer.ladder), 50)
+        >>> histories = as_histories(events, tokenizer.item_ids, tokenizer.ladder)
+        >>> train = InteractionDataset(histories, 50, joins_sessions=True)
         >>> args = GenRecTrainingArguments(
         ...     output_dir=tempfile.mkdtemp(), max_steps=2, eval_strategy="no", disable_tqdm=True, use_cpu=True
         ... )

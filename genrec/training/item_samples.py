@@ -36,6 +36,7 @@ class InteractionDataset(Dataset):
         histories: What users did.
         max_history_items: How many of the latest interactions of earlier sessions a sample keeps.
         target_behaviors: Only interactions of these behaviors (ladder indices) are targets; None means all.
+        joins_sessions: Whether the targets of one session, which have the same history, are one sample.
 
     Raises:
         ValueError: If no interaction qualifies.
@@ -43,13 +44,20 @@ class InteractionDataset(Dataset):
     Example:
         >>> from genrec.data.histories import as_histories
         >>> events = [("a", "view", 0), ("b", "view", 9000), ("c", "buy", 9060)]
-        >>> dataset = InteractionDataset(as_histories([events], ["a", "b", "c"], "view,buy"), max_history_items=50)
-        >>> [sample["items"].tolist() for sample in dataset]
+        >>> histories = as_histories([events], ["a", "b", "c"], "view,buy")
+        >>> [sample["items"].tolist() for sample in InteractionDataset(histories, max_history_items=50)]
         [[0, 1], [0, 2]]
+        >>> joined = InteractionDataset(histories, max_history_items=50, joins_sessions=True)
+        >>> [(sample["items"].tolist(), sample["num_targets"]) for sample in joined]
+        [([0, 1, 2], 2)]
     """
 
     def __init__(
-        self, histories: Histories, max_history_items: int, target_behaviors: Sequence[int] | None = None
+        self,
+        histories: Histories,
+        max_history_items: int,
+        target_behaviors: Sequence[int] | None = None,
+        joins_sessions: bool = False,
     ) -> None:
         sessions = Sessions.of(histories)
         ends = np.repeat(sessions.starts, sessions.ends - sessions.starts)
@@ -59,26 +67,31 @@ class InteractionDataset(Dataset):
             is_target &= np.isin(histories.behaviors, list(target_behaviors))
         self.histories = histories
         self._targets = np.flatnonzero(is_target)
-        self._begins, self._ends = begins[self._targets], ends[self._targets]
         if len(self._targets) == 0:
             raise ValueError(
                 "No interaction has an earlier session and a behavior that is a target, so there is nothing to train "
                 "on. Check how the log is cut into sessions, or train on samples of the level 'user'."
             )
+        firsts = np.arange(len(self._targets))
+        if joins_sessions:
+            firsts = np.flatnonzero(np.diff(ends[self._targets], prepend=-1))
+        self._firsts = np.append(firsts, len(self._targets))
+        self._begins, self._ends = begins[self._targets][firsts], ends[self._targets][firsts]
 
     @property
     def lengths(self) -> np.ndarray:
-        """Interactions per sample, the target included, `[samples]`."""
+        """Interactions that are read for each target of a sample, itself included, `[samples]`."""
         return self._ends - self._begins + 1
 
     def __len__(self) -> int:
-        return len(self._targets)
+        return len(self._begins)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         if not -len(self) <= row < len(self):
             raise IndexError(f"Row {row} of a dataset with {len(self)} samples.")
-        events = np.append(np.arange(self._begins[row], self._ends[row]), self._targets[row])
-        return {name: getattr(self.histories, name)[events] for name in COLUMNS} | {"num_targets": 1}
+        first, after = self._firsts[row % len(self) :][:2]
+        events = np.append(np.arange(self._begins[row], self._ends[row]), self._targets[first:after])
+        return {name: getattr(self.histories, name)[events] for name in COLUMNS} | {"num_targets": int(after - first)}
 
 
 def item_samples(
@@ -88,6 +101,7 @@ def item_samples(
     target_behaviors: Sequence[int] | None = None,
     augmentation_copies: int = 0,
     seed: int = 0,
+    joins_sessions: bool = False,
 ) -> HistoryDataset | InteractionDataset:
     """Return the training samples of a level.
 
@@ -99,6 +113,7 @@ def item_samples(
         augmentation_copies: K, the thinned copies of each history that give samples too. Thinning comes before the
             histories are cut, so that copies reach further back.
         seed: Seed of the thinning.
+        joins_sessions: At the interaction level, whether the targets of one session are one sample.
 
     Raises:
         ValueError: If there is no such level, `target_behaviors` would be ignored, `augmentation_copies` is negative,
@@ -119,7 +134,7 @@ def item_samples(
     if augmentation_copies:
         train = drop_behaviors(train, augmentation_copies, seed, reaches_one=level == "user")
     if level == "interaction":
-        return InteractionDataset(train, max_history_items, target_behaviors)
+        return InteractionDataset(train, max_history_items, target_behaviors, joins_sessions)
     if target_behaviors is not None:
         raise ValueError("`target_behaviors` would be ignored at the level 'user'. Take the level 'interaction'.")
     samples = train.last(max_history_items + 1)

@@ -44,6 +44,16 @@ def test_at_the_interaction_level_the_latest_items_stay_and_targets_may_be_chose
     assert dataset.lengths.tolist() == [3, 3, 2]
 
 
+def test_the_targets_of_one_session_may_be_one_sample(train):
+    dataset = InteractionDataset(train, max_history_items=50, joins_sessions=True)
+    assert items_of(dataset) == [[0, 1, 2], [0, 1, 2, 0, 3], [3, 0]]
+    assert [sample["num_targets"] for sample in dataset] == [1, 2, 1]
+    assert dataset.lengths.tolist() == [3, 4, 2], "what is read for each target"
+    assert (len(dataset), dataset[-1]["items"].tolist()) == (3, [3, 0])
+    buys = InteractionDataset(train, max_history_items=50, target_behaviors=[1], joins_sessions=True)
+    assert items_of(buys) == [[0, 1, 2], [0, 1, 2, 3], [3, 0]]
+
+
 def test_no_target_sees_its_own_session(train):
     """Over random logs: every input event is of an earlier session of the same user."""
     draw = np.random.default_rng(0)

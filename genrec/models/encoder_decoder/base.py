@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation import GenerationConfig
-from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration
 
 from .configuration import EncoderDecoderConfig
@@ -43,9 +44,14 @@ class ItemCodeT5(T5ForConditionalGeneration):
         use_cache: bool | None = None,
         temperature: float = 1.0,
         num_items_in_batch: Tensor | int | None = None,
+        encoder_rows: Tensor | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Return the logits, and with labels the loss.
+
+        Several items may be written after one history: `encoder_rows` names the history of each, which the encoder then
+        reads once. The targets of one session are trained so; all that this changes is that they share one draw of
+        the encoder's dropout.
 
         Args:
             input_ids: The histories' tokens, each closed by the end token `[batch, tokens]`.
@@ -54,12 +60,20 @@ class ItemCodeT5(T5ForConditionalGeneration):
                 only the new ones. With labels it follows from them.
             encoder_outputs: What the encoder gave for `input_ids`, which are then not read.
             past_key_values: The decoder's cache.
-            labels: Tokens to write, -100 where there is no loss `[batch, written]`.
+            labels: Tokens to write, -100 where there is no loss `[items, written]`.
             use_cache: Whether to return a cache; by default only without labels.
             temperature: Divides the logits in the loss; the logits returned are untouched.
             num_items_in_batch: What the sum over labels is divided by; the number of labels if left out.
+            encoder_rows: The history that each item is written after `[items]`; one item for each history, in their
+                order, if left out.
             **kwargs: T5's own, such as output switches.
         """
+        if encoder_rows is not None:
+            if encoder_outputs is None:
+                encoder_outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+            past_key_values = self._cross_attention_cache(encoder_outputs[0], encoder_rows)
+            encoder_outputs = BaseModelOutput(last_hidden_state=encoder_outputs[0][encoder_rows])
+            input_ids, attention_mask = None, None if attention_mask is None else attention_mask[encoder_rows]
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             use_cache = bool(use_cache)
@@ -75,6 +89,25 @@ class ItemCodeT5(T5ForConditionalGeneration):
         if labels is not None:
             output.loss = label_loss(output.logits, labels, temperature, num_items_in_batch)
         return output
+
+    def _cross_attention_cache(self, states: Tensor, rows: Tensor) -> EncoderDecoderCache:
+        """Return keys and values of the encoder's states, computed once per history and then copied to each item.
+
+        Args:
+            states: What the encoder gave `[batch, tokens, width]`.
+            rows: The history of each item `[items]`.
+        """
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        blocks: Any = self.decoder.block
+        for layer, block in enumerate(blocks):
+            attention = block.layer[1].EncDecAttention
+            keys, values = (
+                project(states).unflatten(-1, (-1, attention.key_value_proj_dim)).transpose(1, 2)[rows]
+                for project in (attention.k, attention.v)
+            )
+            cache.cross_attention_cache.update(keys, values, layer)
+            cache.is_updated[layer] = True
+        return cache
 
 
 def label_loss(

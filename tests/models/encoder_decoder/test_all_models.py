@@ -33,6 +33,26 @@ def test_a_longer_row_in_the_batch_changes_nothing(name):
     torch.testing.assert_close(both[:3], model(**short).logits, atol=1e-4, rtol=1e-4)
 
 
+def test_items_written_after_one_history_are_as_if_each_had_its_own(name):
+    model, batch = tiny_model(name), batch_of(name)
+    rows = torch.tensor([0, 0, 1, 2, 2])
+    labels = torch.cat([batch["labels"], batch_of(name, seed=4)["labels"]])[: len(rows)]
+    mask = torch.ones_like(batch["input_ids"])
+    mask[1, :3] = 0
+    losses, gradients = [], []
+    for inputs in (
+        {"input_ids": batch["input_ids"], "attention_mask": mask, "encoder_rows": rows},
+        {"input_ids": batch["input_ids"][rows], "attention_mask": mask[rows]},
+    ):
+        model.zero_grad()
+        output = model(**inputs, labels=labels)
+        output.loss.backward()
+        losses.append(output.logits.detach())
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
+
 def test_the_decoder_sees_nothing_that_is_written_later(name):
     model, batch = tiny_model(name), batch_of(name)
     before = model(**batch).logits
