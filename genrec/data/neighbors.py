@@ -122,59 +122,62 @@ class NeighborIndex:
                 which is decided by a fixed random order of the catalog.
             num_pairs: Pairs looked at for each of the user's items, the newest.
         """
-        pairs, queries, ranks = self._newest_pairs(items, times, num_pairs)
+        ends, counts = self._newest_pairs(items, times, num_pairs)
+        owners = np.repeat(np.arange(items.size), counts)
+        pairs = (ends - 1 + np.cumsum(counts) - counts)[owners] - np.arange(len(owners))
+        queries, num_items = owners // items.shape[1], len(self.starts) - 1
         others, kinds = self.others[pairs], self.kinds[pairs]
-        seen = queries * items.shape[1] + ranks
-        together, after = (_shares(counts[kinds], seen, items.size) / (1.0 + ranks) for counts in (TOGETHER, AFTER))
-        fresh = 1 / (1 + (times[queries] - self.times[pairs]) / SECONDS_PER_DAY)
-        num_items = len(self.starts) - 1
-        keys = queries * num_items + self._tie_places[others]
-        order = stable_order(keys)
-        begins = np.flatnonzero(np.diff(keys[order], prepend=-1))
-        sums = _Sums(order, begins)
-        of_query, of_item = queries[order[begins]], others[order[begins]].astype(np.int64)
-        is_own = (items[of_query] == of_item[:, None]).any(axis=1)
+        strengths = self._strengths(ends, counts, items.shape[1])[owners, kinds]
+        order = stable_order(queries * num_items + self._tie_places[others])
+        queries, others, owners = queries[order], others[order], owners[order]
+        strengths, kinds, moments = strengths[order], kinds[order], self.times[pairs[order]]
+        is_new = np.ones(len(order), dtype=bool)
+        is_new[1:] = (queries[1:] != queries[:-1]) | (others[1:] != others[:-1])
+        begins = np.flatnonzero(is_new)
+        of_query, of_item = queries[begins], others[begins].astype(np.int64)
         return _strongest(
             of_query,
-            is_own,
+            (items[of_query] == of_item[:, None]).any(axis=1),
             Nearby(
                 items=of_item,
-                together=sums.of(together, np.add),
-                after=sums.of(after, np.add),
-                lately=sums.of((together + after) * fresh, np.add),
+                together=_reduced(np.add, np.where(kinds == LATER_SESSION, 0, strengths), begins),
+                after=_reduced(np.add, np.where(kinds == LATER_SESSION, strengths, 0), begins),
+                lately=_reduced(np.add, strengths / (1 + (times[queries] - moments) / SECONDS_PER_DAY), begins),
                 num_pairs=np.diff(np.append(begins, len(order))),
-                first_rank=sums.of(ranks, np.minimum),
-                newest=sums.of(self.times[pairs], np.maximum),
+                first_rank=owners[begins] % items.shape[1],  # equal keys stay in order, the newest item's pairs first
+                newest=_reduced(np.maximum, moments, begins),
             ),
             (len(items), num_neighbors),
         )
 
-    def _newest_pairs(
-        self, items: np.ndarray, times: np.ndarray, num_pairs: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the newest pairs before each query, whose query each is, and the rank of its item `[pairs]` each."""
+    def _newest_pairs(self, items: np.ndarray, times: np.ndarray, num_pairs: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the pairs of each item before its query end, and how many are looked at `[queries * recent]`."""
         rows = items.clip(min=0)
         starts = self.starts[rows]
         moments = np.broadcast_to(np.asarray(times)[:, None], rows.shape)
         ends = first_at_or_after(self.times, starts, self.starts[rows + 1], moments)
-        counts = np.where(items >= 0, np.minimum(ends - starts, num_pairs), 0).ravel()
-        owners = np.repeat(np.arange(items.size), counts)
-        ages = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return ends.ravel()[owners] - 1 - ages, owners // items.shape[1], owners % items.shape[1]
+        return ends.ravel(), np.where(items >= 0, np.minimum(ends - starts, num_pairs), 0).ravel()
+
+    def _strengths(self, ends: np.ndarray, counts: np.ndarray, num_recent: int) -> np.ndarray:
+        """Return what one pair of each kind counts for each of the users' items `[queries * recent, kinds]`."""
+        of_kinds = self._kinds_before[ends] - self._kinds_before[ends - counts]
+        together, after = (1 / np.sqrt(of_kinds @ counted + PRIOR_PAIRS) for counted in (TOGETHER, AFTER))
+        strengths: np.ndarray = together[:, None] * TOGETHER + after[:, None] * AFTER
+        return strengths / (1.0 + np.arange(len(ends)) % num_recent)[:, None]
+
+    @cached_property
+    def _kinds_before(self) -> np.ndarray:
+        """How many pairs of each kind stand before each place, `[pairs + 1, kinds]` int32."""
+        found = np.zeros((len(self.kinds) + 1, len(TOGETHER)), dtype=np.int32)
+        for kind in range(len(TOGETHER)):
+            np.cumsum(self.kinds == kind, out=found[1:, kind])
+        return found
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """Sums over runs of equal keys: `order` sorts the keys, `begins` is where each run begins."""
-
-    order: np.ndarray
-    begins: np.ndarray
-
-    def of(self, values: np.ndarray, reduction: np.ufunc) -> np.ndarray:
-        if len(self.begins) == 0:
-            return values[:0]
-        reduced: np.ndarray = reduction.reduceat(values[self.order], self.begins)
-        return reduced
+def _reduced(reduction: np.ufunc, values: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """Return one value for each run of values that begins at `begins`."""
+    reduced: np.ndarray = reduction.reduceat(values, begins) if len(begins) else values[:0]
+    return reduced
 
 
 def _strongest(queries: np.ndarray, is_own: np.ndarray, found: Nearby, shape: tuple[int, int]) -> Nearby:
@@ -221,13 +224,6 @@ def _ranks(order: np.ndarray, queries: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order] = np.arange(len(order)) - np.searchsorted(queries, queries)  # in order, queries rise as before
     return ranks
-
-
-def _shares(values: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
-    """Return values over the square root of their group's sum plus `PRIOR_PAIRS`."""
-    norms = np.sqrt(np.bincount(groups, values, minlength=num_groups) + PRIOR_PAIRS)
-    shares: np.ndarray = values / norms[groups]
-    return shares
 
 
 class _FirstMeetings(NamedTuple):
