@@ -14,15 +14,17 @@ README = FOLDER.parent.parent / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 LOGS = {"deskdrop": "deskdrop", "retailrocket": "retailrocket", "taobao": "taobao", "market": "synthetic market"}
 RULES = ("popularity", "trending", "recency", "recency-undone", "co-occurrence")
-MODELS = ("gamer-plus-tiny", "gamer-small", "gamer", "qwen3", "mbgen", "tiger-mb", "sasrec", *RULES, "upper-bound")
+OURS = ("gamer-plus-tiny", "gamer-small", "gamer", "gamer-session", "qwen3")
+MODELS = (*OURS, "mbgen-long", "tiger-mb-long", "sasrec", *RULES, "upper-bound")
 
 
 def figures(path: Path) -> dict[str, list[dict[str, str]]]:
-    """Return each model's merged NDCG@10 rows of the `last-session` protocol, one per seed."""
+    """Return each model's merged NDCG@10 rows of the `last-session` protocol, one per seed, of the log's own recipe."""
     by_model: dict[str, list[dict[str, str]]] = defaultdict(list)
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            if (row["protocol"], row["behavior"], row["metric"]) == ("last-session", "merged", "ndcg@10"):
+            is_asked = (row["protocol"], row["behavior"], row["metric"]) == ("last-session", "merged", "ndcg@10")
+            if is_asked and row["config"].startswith(path.stem):
                 by_model[row["model"]].append(row)
     return by_model
 

@@ -1,24 +1,27 @@
 """`genrec bench`: recipes over seeds, each run in a folder and a process of its own, figures in one CSV file per log.
 
 A stopped bench goes on where it was: a pair of recipe and seed that is finished is not run again, and a run that was
-stopped midway keeps its finished stages.
+stopped midway keeps its finished stages. Several runs may go on at once, each with its share of the cores; figures are
+then written one after the other, by the process that waits for them.
 """
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from genrec.cli.bench_records import ERROR_FILE, BenchRun, begin, check_commit, is_finished, read_record
+from genrec.cli.bench_records import ERROR_FILE, LOG_FILE, BenchRun, begin, check_commit, is_finished, read_record
 from genrec.cli.build import check_settings, data_fingerprint
 from genrec.cli.errors import is_user_error, message_of
 from genrec.cli.provenance import commit, peak_megabytes, provenance
@@ -35,6 +38,7 @@ BENCH_METRICS = (
     *("hit@1", "hit@5", "hit@10", "recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10"),
     *(f"ndcg@10/{name}" for name in SLICES),
 )
+THREADS = "OMP_NUM_THREADS"
 Perform = Callable[[BenchRun, Callable[[str], None]], None]
 
 
@@ -72,6 +76,7 @@ def bench(
     say: Callable[[str], None],
     tuned: Mapping[str, dict[str, Any]] | None = None,
     perform: Perform | None = None,
+    jobs: int = 1,
 ) -> list[BenchRun]:
     """Run recipes over seeds and write their figures; what is finished is kept.
 
@@ -81,6 +86,8 @@ def bench(
         say: Gets one line for each thing that happens.
         tuned: By recipe's name the settings that a search chose.
         perform: What runs one run; None means in a fresh process, so that its peak memory is its own.
+        jobs: How many runs go on at once. With more than one, each gets its share of the cores and says what it does
+            in `log.txt` in its folder.
 
     Returns:
         All runs, in the order they were run: seed by seed, so that a stopped bench has whole columns.
@@ -90,13 +97,16 @@ def bench(
         ValueError: If a recipe, a metric or a run folder is refused, before anything is run; or at the end, if runs
             failed.
     """
+    if jobs < 1:
+        raise ValueError(f"`--jobs` takes a number of runs from 1, got {jobs}.")
     runs = plan(recipes, settings, tuned or {})
     waiting = [run for run in runs if not is_finished(run)]
     for run in runs:
         if run not in waiting:
             say(f"[bench] {run}: kept, finished before")
             write_figures(run)
-    failures = _run_all(waiting, perform or perform_in_a_process, say)
+    in_a_process = perform_in_a_process if jobs == 1 else perform_in_a_quiet_process
+    failures = _run_all(waiting, perform or in_a_process, say, jobs)
     say(f"[bench] {len(runs) - len(failures)} of {len(runs)} runs finished, figures in {_files(runs)}")
     if failures:
         lines = [f"  {run}: {message} (see {run.recipe.folder / ERROR_FILE})" for run, message in failures]
@@ -184,20 +194,31 @@ def csv_of(recipe: Recipe, target: str) -> Path:
 
 
 def perform_run(run: BenchRun, say: Callable[[str], None]) -> None:
-    """Run one run in this process, keep its record, and write its figures."""
+    """Run one run in this process, and keep its record."""
     record = begin(run)
     finished = run_stages(replace(run.recipe, evaluation=replace(run.recipe.evaluation, csv=None)), say=say)
     (run.recipe.folder / ERROR_FILE).unlink(missing_ok=True)
     measured = {"peak_mb": max(peak_megabytes(), record["peak_mb"]), "peak_gpu_mb": _peak_gpu_megabytes()}
     facts = {**provenance(), "commit": run.commit}
     write_json(run.record, {**record, "seconds": _seconds(finished), **measured, **facts})
-    write_figures(run)
 
 
-def perform_in_a_process(run: BenchRun, say: Callable[[str], None]) -> None:
-    """Run one run in a fresh process, which prints for itself, so that peak memory and crashes are its own."""
+def perform_in_a_process(run: BenchRun, say: Callable[[str], None], log: Path | None = None) -> None:
+    """Run one run in a fresh process, so that peak memory and crashes are its own.
+
+    Args:
+        run: The run.
+        say: Not used: the process prints for itself.
+        log: Where to; None means to the screen.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pool.submit(_in_child, run).result()
+        pool.submit(_in_child, run, log).result()
+
+
+def perform_in_a_quiet_process(run: BenchRun, say: Callable[[str], None]) -> None:
+    """Run one run in a fresh process that says what it does in `log.txt` in its folder."""
+    run.recipe.folder.mkdir(parents=True, exist_ok=True)
+    perform_in_a_process(run, say, log=run.recipe.folder / LOG_FILE)
 
 
 def write_figures(run: BenchRun) -> None:
@@ -225,21 +246,57 @@ def write_figures(run: BenchRun) -> None:
         )
 
 
-def _run_all(waiting: Sequence[BenchRun], perform: Perform, say: Callable[[str], None]) -> list[tuple[BenchRun, str]]:
-    """Run one after the other, and return those that failed with what went wrong."""
-    failures, started = [], time.perf_counter()
-    for number, run in enumerate(waiting, start=1):
-        say(f"[bench {number}/{len(waiting)}] {run}")
+def _run_all(
+    waiting: Sequence[BenchRun], perform: Perform, say: Callable[[str], None], jobs: int
+) -> list[tuple[BenchRun, str]]:
+    """Run all, so many at once, and return those that failed with what went wrong."""
+    failures, started, total = [], time.perf_counter(), len(waiting)
+    one_writes = threading.Lock()
+
+    def attempt(number: int, run: BenchRun) -> tuple[int, BenchRun, Exception | None]:
+        say(f"[bench {number}/{total}] {run}")
         try:
             perform(run, say)
-            outcome = "done"
+            with one_writes:
+                write_figures(run)
         except Exception as error:  # one failure must not stop the others; all are reported at the end
+            return number, run, error
+        return number, run, None
+
+    for num_done, (number, run, error) in enumerate(_at_once(attempt, waiting, jobs), start=1):
+        if error is not None:
             failures.append((run, _keep_error(run, error)))
-            outcome = "FAILED"
         passed = time.perf_counter() - started
-        left = passed / number * (len(waiting) - number)
-        say(f"[bench {number}/{len(waiting)}] {run}: {outcome}; {clock(passed)} so far, about {clock(left)} left")
+        times = f"{clock(passed)} so far, about {clock(passed / num_done * (total - num_done))} left"
+        say(f"[bench {number}/{total}] {run}: {'done' if error is None else 'FAILED'}; {times}")
     return failures
+
+
+def _at_once(attempt: Callable[[int, BenchRun], Any], waiting: Sequence[BenchRun], jobs: int) -> Iterator[Any]:
+    """Yield what each attempt returns as soon as it is over, `jobs` of them at a time; they are numbered from 1."""
+    numbered = enumerate(waiting, start=1)
+    if jobs == 1:
+        yield from (attempt(number, run) for number, run in numbered)
+        return
+    with _share_of_cores(jobs), ThreadPoolExecutor(jobs) as threads:
+        try:
+            for future in as_completed([threads.submit(attempt, number, run) for number, run in numbered]):
+                yield future.result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _share_of_cores(jobs: int) -> Iterator[None]:
+    """Have processes that start meanwhile use their share of the cores, unless the environment says how many."""
+    if jobs == 1 or THREADS in os.environ:
+        yield
+        return
+    os.environ[THREADS] = str(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        yield
+    finally:
+        del os.environ[THREADS]
 
 
 def clock(seconds: float) -> str:
@@ -261,7 +318,7 @@ def _keep_error(run: BenchRun, error: Exception) -> str:
     return text if is_user_error(error) else f"{type(error).__name__}: {text}"
 
 
-def _in_child(run: BenchRun) -> None:
+def _in_child(run: BenchRun, log: Path | None) -> None:
     """Run one run in the child process, which ends when its parent is killed: two must not write to one folder.
 
     The commit is asked for again: it may have changed while earlier runs went on, and a new process reads new code.
@@ -270,6 +327,10 @@ def _in_child(run: BenchRun) -> None:
 
     from genrec.models import auto
 
+    if log is not None:
+        with log.open("a", encoding="utf-8") as file:
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(file.fileno(), stream.fileno())
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     logging.disable_progress_bar()
     auto.register()

@@ -12,6 +12,7 @@ from genrec.files import read_json, write_json
 
 RECORD_FILE = "bench.json"
 ERROR_FILE = "error.txt"
+LOG_FILE = "log.txt"
 PATHS = ("interactions", "items")  # where a log lies says nothing about what it holds; its fingerprint does
 
 
@@ -82,7 +83,8 @@ def read_record(run: BenchRun) -> dict[str, Any] | None:
     if run.record.is_file():
         found: dict[str, Any] = read_json(run.record)
         return found
-    if run.recipe.folder.is_dir() and any(path.name != ERROR_FILE for path in run.recipe.folder.iterdir()):
+    own = (ERROR_FILE, LOG_FILE)
+    if run.recipe.folder.is_dir() and any(path.name not in own for path in run.recipe.folder.iterdir()):
         raise ValueError(
             f"{run.recipe.folder} has no {RECORD_FILE}, so nobody knows which commit made what lies there. "
             "Choose another `--output`, or move the folder away."

@@ -276,6 +276,9 @@ def bench_run(
     allow_other_commit: Annotated[
         bool, typer.Option("--allow-other-commit", help="Keep and go on with runs of other commits.")
     ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Runs at once, each with its share of the cores.")
+    ] = 1,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="All runs in this process; peak memory is then that of all so far.")
     ] = False,
@@ -294,7 +297,9 @@ def bench_run(
             from genrec.cli.tuning import Budget, tune_all
 
             tuned = tune_all(recipes, tune, settings, Budget(trials, trial_minutes), say=print)
-        bench(recipes, settings, say=print, tuned=tuned, perform=perform_run if in_process else None)
+        if in_process and jobs > 1:
+            raise ValueError("`--in-process` is for one run at a time. Leave it or `--jobs` out.")
+        bench(recipes, settings, say=print, tuned=tuned, perform=perform_run if in_process else None, jobs=jobs)
 
 
 @bench_app.command("report")

@@ -77,7 +77,7 @@ class NeighborIndex:
 
     @classmethod
     def of(cls, histories: Histories, session_window: int = 20, back_window: int = 12) -> "NeighborIndex":
-        """Find all pairs. The index takes 13 bytes for each, and finding them a few times that.
+        """Find all pairs. The index takes 13 bytes for each, 12 more once it is asked; finding them, a few times that.
 
         Args:
             histories: All users' histories, with times.
@@ -124,7 +124,7 @@ class NeighborIndex:
         """
         ends, counts = self._newest_pairs(items, times, num_pairs)
         owners = np.repeat(np.arange(items.size), counts)
-        pairs = (ends - 1 + np.cumsum(counts) - counts)[owners] - np.arange(len(owners))
+        pairs = (ends - 1 + np.cumsum(counts) - counts)[owners] - np.arange(len(owners))  # of each item, newest first
         queries, num_items = owners // items.shape[1], len(self.starts) - 1
         others, kinds = self.others[pairs], self.kinds[pairs]
         strengths = self._strengths(ends, counts, items.shape[1])[owners, kinds]

@@ -88,7 +88,8 @@ class RecommenderTrainer(Trainer):
 
         Args:
             resume_from_checkpoint: A checkpoint folder to go on from, or True for the newest whole one in the output
-                folder. The result is then, to the bit, that of a run that was never interrupted.
+                folder. The result is then, to the bit, that of a run that was never interrupted, unless `max_seconds`
+                cuts it short.
             trial: As in `Trainer.train`.
             ignore_keys_for_eval: Not used; here for `Trainer`.
 

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import os
 import random
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -61,14 +63,15 @@ class Bench:
         chosen = {"seeds": [0, 1], "output": str(self.runs), "csv": str(self.csv), **fields}
         return BenchSettings(**chosen)
 
-    def run(self, recipes=None, perform=perform_run, **fields):
+    def run(self, recipes=None, perform=perform_run, jobs=1, **fields):
         """Run, noting which runs were performed."""
 
         def noting(run, say):
             self.performed.append((run.recipe.name, run.recipe.seed))
             perform(run, say)
 
-        return bench(recipes or [self.recipe], self.settings(**fields), say=self.said.append, perform=noting)
+        settings = self.settings(**fields)
+        return bench(recipes or [self.recipe], settings, say=self.said.append, perform=noting, jobs=jobs)
 
     def record(self, seed=0):
         return json.loads((self.runs / "shop_sasrec" / f"seed-{seed}" / "bench.json").read_text())
@@ -193,6 +196,28 @@ def test_one_failure_does_not_stop_the_others_and_is_told_at_the_end(fresh):
     fresh.run()  # a folder that holds only the error is gone on with
     assert fresh.performed == [("shop_sasrec", 0)]
     assert not error.exists()
+
+
+def test_several_runs_go_on_at_once_and_all_figures_are_written(fresh, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    together = threading.Barrier(2)
+
+    def meeting(run, say):
+        together.wait(timeout=60)  # breaks unless both are here
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+        run.recipe.folder.mkdir(parents=True)
+        fail()
+
+    with pytest.raises(ValueError, match=r"2 of 2 runs failed.*\n.*the disk is full"):
+        fresh.run(perform=meeting, jobs=2)
+    with pytest.raises(ValueError, match="`--jobs` takes a number of runs from 1, got 0"):
+        fresh.run(jobs=0)
+    bench([fresh.recipe], fresh.settings(), say=fresh.said.append, jobs=2)  # in processes of their own
+    assert {row["seed"] for row in read_benchmark_csv(fresh.csv)} == {"0", "1"}
+    logs = [(fresh.runs / "shop_sasrec" / f"seed-{seed}" / "log.txt").read_text() for seed in (0, 1)]
+    assert all("[last-session/train] done" in log for log in logs)
+    assert fresh.said[-1].startswith("[bench] 2 of 2 runs finished")
 
 
 def test_a_run_folder_of_another_commit_is_refused_and_left_alone(done, monkeypatch):
