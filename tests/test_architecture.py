@@ -57,13 +57,13 @@ def test_the_trie_imports_nothing_of_ours():
     assert not [name for name in imported_names(PACKAGE / "generation" / "trie.py") if name.startswith("genrec")]
 
 
-SHARED_BY_MODELS = "genrec.models.gamer.checked_config"
+SHARED_BY_MODELS = {"genrec.models.gamer.checked_config", "genrec.models.gamer.generation_defaults"}
 
 
 @pytest.mark.parametrize("folder", [path for path in (PACKAGE / "models").iterdir() if (path / "__init__.py").exists()])
 def test_a_model_folder_stands_alone(folder):
-    """GAMER's is published with its code and must have all in it; the others may take from it what checks configs."""
-    allowed = set() if folder.name == "gamer" else {SHARED_BY_MODELS}
+    """GAMER's is published with its code and must have all in it; the others may take from it what all models share."""
+    allowed = set() if folder.name == "gamer" else SHARED_BY_MODELS
     for path in folder.glob("*.py"):
         ours = {name for name in imported_names(path) if name.split(".")[0] == "genrec"} - allowed
         assert not ours, f"{path} must import only its siblings, relatively, not {ours}"

@@ -1,4 +1,4 @@
-"""What encoder-decoder models share: T5 over item codes, the loss with its temperature, and settings of `generate`."""
+"""What encoder-decoder models share: T5 over item codes, and the loss with its temperature."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
-from transformers.generation import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration
+
+from genrec.models.gamer.generation_defaults import default_generation_config
 
 from .configuration import EncoderDecoderConfig
 
@@ -31,7 +32,10 @@ class ItemCodeT5(T5ForConditionalGeneration):
     def __init__(self, config: EncoderDecoderConfig) -> None:
         config.require_vocabulary()
         super().__init__(config)
-        self.generation_config = default_generation_config(config)
+        # `generate` needs `decoder_input_ids` (the start token and, for models with behavior tokens, the behavior asked
+        # for); there is no end token, since every item has as many codes.
+        start = config.decoder_start_token_id
+        self.generation_config = default_generation_config(config, decoder_start_token_id=start)
 
     def forward(
         self,
@@ -126,36 +130,3 @@ def label_loss(
     if num_items_in_batch is None:
         num_items_in_batch = (flat != IGNORED_LABEL).sum().clamp(min=1)
     return total / num_items_in_batch
-
-
-def default_generation_config(config: EncoderDecoderConfig) -> GenerationConfig:
-    """Return the settings of beam search for one item; its score is the sum of its codes' log-probabilities.
-
-    As for GAMER, every setting that touches lengths or scores is stated at the value that leaves them alone. `generate`
-    needs `decoder_input_ids` (the start token and, for models with behavior tokens, the behavior asked for) and
-    `TrieConstrainedLogitsProcessor`; there is no end token, since every item has as many codes.
-
-    Args:
-        config: The model's configuration; the number of its levels is how many tokens are generated.
-    """
-    return GenerationConfig(
-        max_new_tokens=config.num_levels or None,
-        min_length=0,
-        do_sample=False,
-        num_beams=20,
-        num_return_sequences=1,
-        length_penalty=0.0,
-        early_stopping=True,
-        temperature=1.0,
-        top_k=50,
-        top_p=1.0,
-        typical_p=1.0,
-        epsilon_cutoff=0.0,
-        eta_cutoff=0.0,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        renormalize_logits=False,
-        use_cache=True,
-        pad_token_id=config.pad_token_id,
-        decoder_start_token_id=config.decoder_start_token_id,
-    )

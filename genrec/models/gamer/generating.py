@@ -1,4 +1,4 @@
-"""How `generate` works for GAMER: its cache, its inputs step by step, and its settings."""
+"""How `generate` works for GAMER: its cache, and its inputs step by step."""
 
 from typing import Any
 
@@ -59,34 +59,3 @@ class GamerGenerationMixin(GenerationMixin):
                 new = model_kwargs[name][:, -1:].expand(-1, num_new_tokens)
                 model_kwargs[name] = torch.cat([model_kwargs[name], new], dim=1)
         return model_kwargs
-
-
-def default_generation_config(config: GamerConfig) -> GenerationConfig:
-    """Return the complete settings of beam search for one item; its score is the sum of its codes' log-probabilities.
-
-    Every setting that touches lengths or scores is stated, at the value that leaves them alone, so that none is
-    inherited. Nothing is sampled; `top_k` is then unused, and 50 the only value that transformers agrees to save.
-
-    Args:
-        config: The model's configuration; the number of its levels is how many tokens are generated.
-    """
-    return GenerationConfig(
-        max_new_tokens=config.num_levels or None,
-        min_length=0,
-        do_sample=False,
-        num_beams=20,
-        num_return_sequences=1,
-        length_penalty=0.0,
-        early_stopping=True,
-        temperature=1.0,
-        top_k=50,
-        top_p=1.0,
-        typical_p=1.0,
-        epsilon_cutoff=0.0,
-        eta_cutoff=0.0,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        renormalize_logits=False,
-        use_cache=True,
-        pad_token_id=config.pad_token_id,
-    )

@@ -20,7 +20,8 @@ from transformers.utils import can_return_tuple
 
 from .backbone import GamerModel, GamerPreTrainedModel
 from .configuration_gamer import FIRST_BEHAVIOR, PAD, GamerConfig
-from .generating import GamerGenerationMixin, default_generation_config
+from .generating import GamerGenerationMixin
+from .generation_defaults import default_generation_config
 from .item_history import ItemHistory, ItemQueries, query_weights, read_item_history
 from .loss import IGNORED_LABEL, next_token_loss
 from .mixture import MixtureHead
