@@ -11,6 +11,8 @@ from genrec.item_tokenizers.base import ItemTokenizer
 from genrec.models.gamer import GamerConfig, GamerForCausalLM
 from genrec.recommender import GenerativeRecommender
 
+from .tiny_models import tiny_model
+
 ITEMS = [f"item {number}" for number in range(28)]
 NAMES = ["view", "cart", "buy"]
 HOUR = 3600
@@ -39,24 +41,8 @@ def log(tokenizer: ItemTokenizer) -> Histories:
 
 @pytest.fixture(scope="module")
 def model(tokenizer: ItemTokenizer) -> GamerForCausalLM:
-    torch.manual_seed(0)
     heads = {"copy_head": True, "trend_head": True, "neighbor_head": True, "time_context": True, "session_wise": True}
-    config = GamerConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        behavior_embedding_dim=4,
-        initializer_range=0.4,
-        max_history_items=5,
-        trend_windows=[10 * HOUR, 100 * HOUR],
-        pointer_dim=8,
-        **heads,
-        **tokenizer.model_config_fields(),
-    )
-    return GamerForCausalLM(config).eval()
+    return tiny_model(tokenizer, trend_windows=[10 * HOUR, 100 * HOUR], pointer_dim=8, **heads)
 
 
 def recommender_of(model: GamerForCausalLM, tokenizer: ItemTokenizer, log: Histories, **settings: object):

@@ -11,30 +11,14 @@ from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qw
 from genrec.data.catalog import Catalog
 from genrec.item_tokenizers import AutoItemTokenizer, ChunkedIDTokenizer
 from genrec.item_tokenizers.base import ItemTokenizer
-from genrec.models.gamer import GamerConfig, GamerForCausalLM
+from genrec.models.gamer import GamerForCausalLM
 from genrec.recommender import generative
 from genrec.recommender.generative import GenerativeRecommender
 
+from .tiny_models import tiny_model
+
 ITEMS = [f"item {number}" for number in range(30)]
 LADDER = "view,cart,buy"
-
-
-def tiny_model(tokenizer: ItemTokenizer, **fields: object) -> GamerForCausalLM:
-    torch.manual_seed(0)
-    config = GamerConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        behavior_embedding_dim=4,
-        initializer_range=0.4,
-        max_history_items=5,
-        **tokenizer.model_config_fields(),
-        **fields,
-    )
-    return GamerForCausalLM(config).eval()
 
 
 @pytest.fixture

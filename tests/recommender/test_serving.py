@@ -10,8 +10,10 @@ import torch
 from genrec.data.catalog import Catalog
 from genrec.item_tokenizers import AutoItemTokenizer
 from genrec.item_tokenizers.base import ItemTokenizer
-from genrec.models.gamer import GamerConfig, GamerForCausalLM
+from genrec.models.gamer import GamerForCausalLM
 from genrec.recommender import GenerativeRecommender, generative, recommend_batches
+
+from .tiny_models import tiny_model
 
 ITEMS = [f"item {number}" for number in range(28)]
 LADDER = "view,cart,buy"
@@ -25,20 +27,7 @@ def tokenizer() -> ItemTokenizer:
 
 @pytest.fixture
 def model(tokenizer: ItemTokenizer) -> GamerForCausalLM:
-    torch.manual_seed(0)
-    config = GamerConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        behavior_embedding_dim=4,
-        initializer_range=0.4,
-        max_history_items=5,
-        **tokenizer.model_config_fields(),
-    )
-    return GamerForCausalLM(config).eval()
+    return tiny_model(tokenizer)
 
 
 def random_histories(num_users: int, seed: int = 0) -> list[list[tuple[str, str]]]:
