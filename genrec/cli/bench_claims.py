@@ -135,6 +135,7 @@ def report_claims(
     benchmarks: Sequence[str | Path],
     *,
     runs: str | None = None,
+    seeds: Sequence[int] | None = None,
     output: str | None = None,
     say: Callable[[str], None],
 ) -> None:
@@ -144,6 +145,7 @@ def report_claims(
         path: The claims file.
         benchmarks: Benchmark files.
         runs: Folder of the bench's runs, for tests over users.
+        seeds: The seeds that both models of a claim need; None means all that a file has.
         output: A Markdown file; None prints.
         say: Gets the text.
 
@@ -152,7 +154,7 @@ def report_claims(
         ValueError: As `read_claims` and `judge`.
     """
     claims = read_claims(path)
-    files = [read_benchmark(benchmark) for benchmark in benchmarks]
+    files = [read_benchmark(benchmark, seeds=seeds) for benchmark in benchmarks]
     found = find_runs(runs) if runs is not None else None
     table = claims_table([verdict for benchmark in files for verdict in judge(claims, benchmark, found)])
     if output is None:

@@ -343,6 +343,7 @@ def bench_report(
 def bench_claims(
     claims: Annotated[Path, typer.Argument(help="A YAML list of claims: `claim`, `first`, `second` each.")],
     files: Annotated[list[Path], typer.Argument(help="Benchmark files, as `genrec bench` writes them.")],
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds a claim needs [default: the file's].")] = None,
     runs: Annotated[str | None, typer.Option("--runs", help="The runs' folder, for tests over users.")] = None,
     output: Annotated[str | None, typer.Option("--output", help="Write Markdown here instead of printing.")] = None,
     debug: DebugOption = False,
@@ -350,8 +351,10 @@ def bench_claims(
     """Hold claims that one model is better or cheaper than another against benchmark files."""
     with _command(debug, goes_on=False):
         from genrec.cli.bench_claims import report_claims
+        from genrec.cli.bench_records import seeds_in
 
-        report_claims(claims, files, runs=runs, output=output, say=print)
+        chosen = None if seeds is None else seeds_in(seeds)
+        report_claims(claims, files, runs=runs, seeds=chosen, output=output, say=print)
 
 
 @bench_app.command("costs")

@@ -57,6 +57,8 @@ def test_the_command_prints_a_line_for_each_claim_and_log(path, genrec, tmp_path
     file.write_text("- {claim: GAMER is better, first: gamer, second: qwen3, source: a paper}\n")
     result = genrec("bench", "claims", file, path, "--runs", tmp_path / "runs")
     assert "| GAMER is better | a paper | shop | holds | +0.2500" in result.stdout
+    more = genrec("bench", "claims", file, path, "--seeds", "0,1,2,9").stdout
+    assert "| GAMER is better | a paper | shop | pending |" in more, "nobody ran seed 9"
     written = genrec("bench", "claims", file, path, "--output", tmp_path / "claims.md")
     assert "undecided" in (tmp_path / "claims.md").read_text(), written.stdout
 
