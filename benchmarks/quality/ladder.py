@@ -59,20 +59,21 @@ class Rung(NamedTuple):
     needs_texts: bool = False
 
 
-SWITCHES = ("session_wise", "copy_head", "query_weighted_loss", "trend_head", "neighbor_head", "time_context")
+SWITCHES = ("session_wise", "copy_head", "trend_head", "neighbor_head", "time_context")
 JOINED = "embedder={name: concat, parts: [{name: collaborative}, {name: tfidf}]}"
 LADDER = {
-    "paper": Rung(None, "paper model", tuple(f"model.{name}=false" for name in SWITCHES)),
+    "paper": Rung(None, "paper model", ("model.loss_unit=item", *(f"model.{name}=false" for name in SWITCHES))),
     "sessions": Rung("paper", "+ session-true training", ("model.session_wise=true",)),
     # The weighting belongs to the mixture's loss, so it comes with the first pointer; a branch takes it away again.
-    "copying": Rung("sessions", "+ copying", ("model.copy_head=true", "model.query_weighted_loss=true")),
+    "copying": Rung("sessions", "+ copying", ("model.copy_head=true", "model.loss_unit=user")),
     "trend": Rung("copying", "+ trend", ("model.trend_head=true",)),
     "neighbors": Rung("trend", "+ neighbors", ("model.neighbor_head=true",)),
     "time": Rung("neighbors", "+ time", ("model.time_context=true",)),
     "joined-codes": Rung("time", "+ joined codes", (JOINED,), needs_texts=True),
     "item-embedding": Rung("time", "item embedding", ("model.item_embedding_rows=65536",), is_branch=True),
     "level-mixture": Rung("time", "mixture by level", ("model.mixture=level",), is_branch=True),
-    "plain-loss": Rung("time", "no query weights", ("model.query_weighted_loss=false",), is_branch=True),
+    "item-loss": Rung("time", "each item counts once", ("model.loss_unit=item",), is_branch=True),
+    "query-loss": Rung("time", "each query counts once", ("model.loss_unit=query",), is_branch=True),
     "codes-3x256": Rung("time", "codes 3x256", ("item_tokenizer.codebook_sizes=[256, 256, 256]",), is_branch=True),
     "codes-4x256": Rung("time", "codes 4x256", ("item_tokenizer.codebook_sizes=[256, 256, 256, 256]",), is_branch=True),
     "paper-own": Rung(

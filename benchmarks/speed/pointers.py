@@ -9,6 +9,7 @@ of their last session, as in an evaluation. A ratio is the plain model's time ov
 """
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +25,7 @@ from genrec.presets import preset_path
 from genrec.recommender import GenerativeRecommender, Recommendations
 
 PRESETS = ("gamer-plus-tiny", "gamer-plus-small", "gamer-plus")
-PLAIN = {"copy_head": False, "trend_head": False, "neighbor_head": False, "time_context": False}
-PLAIN |= {"query_weighted_loss": False}
+PLAIN = {"copy_head": False, "trend_head": False, "neighbor_head": False, "time_context": False, "loss_unit": "item"}
 NUM_BEAMS, K = 20, 10
 
 
@@ -64,7 +64,7 @@ def measure(settings: Settings) -> Results:
 
 
 def _recommender(
-    preset: str, fields: dict[str, bool], tokenizer: ChunkedIDTokenizer, log: Histories, settings: Settings
+    preset: str, fields: dict[str, Any], tokenizer: ChunkedIDTokenizer, log: Histories, settings: Settings
 ) -> GenerativeRecommender:
     torch.manual_seed(settings.seed)
     folder = preset_path("hub_configs", preset)

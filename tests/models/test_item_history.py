@@ -20,9 +20,9 @@ from genrec.models.gamer.item_history import (
     ItemHistory,
     ItemQueries,
     history_features,
+    loss_weights,
     num_history_features,
     query_times,
-    query_weights,
     read_item_history,
     seen_before,
 )
@@ -197,5 +197,15 @@ def test_each_behavior_of_a_session_weighs_the_same():
     """Session 1 has two views and a buy, sessions 2 and 3 a view and a cart each."""
     history = history_of(session_wise=True)
     expected = torch.tensor([1 / 2, 1 / 2, 1, 1, 1, 1, 1]) * 7 / 6  # seven items, six records, a mean of 1
-    torch.testing.assert_close(query_weights(history, asked_at(*range(7))), expected)
-    assert query_weights(history_of(session_wise=False), asked_at(*range(7))).tolist() == [1] * 7
+    torch.testing.assert_close(loss_weights(history, asked_at(*range(7)), "query"), expected)
+    assert loss_weights(history_of(session_wise=False), asked_at(*range(7)), "query").tolist() == [1] * 7
+
+
+def test_each_user_weighs_the_same():
+    """The first asks for both views of session 1 and the cart of session 2, the second for that cart alone."""
+    one = history_of(session_wise=True)
+    history = ItemHistory(*(torch.cat([part, part]) for part in one))
+    cart = int((one.behaviors[0] == 1).nonzero()[0, 0])
+    queries = ItemQueries(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, cart, cart]))
+    expected = torch.tensor([1 / 4, 1 / 4, 1 / 2, 1]) * 4 / 2  # four items, two users
+    torch.testing.assert_close(loss_weights(history, queries, "user"), expected)

@@ -169,7 +169,7 @@ def test_each_behavior_of_a_session_may_count_once():
     history = Request(ITEMS[:4], [0, 0, 1, 2], [1, 1, 1, 2], [5, 6, 7, 90], 0, 3, 200)
     batch, requests = training_batch(model.config, [history])
     of_items = -expected_log_likelihoods(model, [history], requests).mean(dim=1)
-    model.config.query_weighted_loss = True
+    model.config.loss_unit = "query"
     # Three records: the two views weigh half each; four items share a weight of four.
     expected = (0.5 * of_items[0] + 0.5 * of_items[1] + of_items[2] + of_items[3]) / 3
     torch.testing.assert_close(model(**batch).loss, expected)
@@ -277,8 +277,8 @@ def test_a_loss_without_a_labelled_item_is_zero(mixture: str):
     batch, _ = training_batch(model.config, random_requests([5, 6], seed=3))
     batch["labels"].fill_(-100)
     batch |= {name: part[:0] for name, part in batch.items() if name.startswith(("trend", "neighbor"))}
-    for is_weighted in (False, True):
-        model.config.query_weighted_loss = is_weighted
+    for unit in ("item", "query", "user"):
+        model.config.loss_unit = unit
         loss = model(**batch, num_items_in_batch=torch.tensor(9.0)).loss
         loss.backward()
         assert loss == 0
@@ -513,6 +513,7 @@ def test_a_cache_with_too_few_slots_is_refused():
     ("fields", "message"),
     [
         ({"mixture": "both"}, '`mixture` must be "item" or "level", got \'both\''),
+        ({"loss_unit": "session"}, '`loss_unit` must be "item", "query" or "user", got \'session\''),
         ({"trend_windows": []}, r"`trend_windows` must hold at least one number of seconds, got \[\]"),
         ({"trend_windows": [60, 0]}, r"`trend_windows` must hold at least one number of seconds, got \[60, 0\]"),
         ({"softmax_loss_weight": -0.1}, "`softmax_loss_weight` must not be negative, got -0.1"),

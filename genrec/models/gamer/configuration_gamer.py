@@ -43,8 +43,8 @@ class GamerConfig(CheckedConfig, Qwen3Config):
         neighbor_head: Whether a pointer over the neighbors of the user's items is mixed in.
         mixture: `"item"` mixes probabilities of whole items, `"level"` has a gate at each level.
         softmax_loss_weight: Weight of the softmax's own loss beside the mixture's.
-        query_weighted_loss: Whether, with a mixture, each (session, behavior) of a user counts once in the loss, as in
-            evaluation, however many items it holds.
+        loss_unit: What counts once in the loss of a mixture: each `"item"`, each `"query"` (a session's items of one
+            behavior together) or each `"user"`, whose queries share their weight, as in evaluation.
         pointer_dim: Width of the pointers' inner layer.
         item_embedding_rows: Rows of a table of embeddings of whole items, added to their last code; 0 has none. With
             as many rows as combinations of codes each item has its own (see `item_embedding.py`).
@@ -93,7 +93,7 @@ class GamerConfig(CheckedConfig, Qwen3Config):
     neighbor_head: bool = False
     mixture: str = "item"
     softmax_loss_weight: float | int = 0.0
-    query_weighted_loss: bool = False
+    loss_unit: str = "item"
     pointer_dim: int = 32
     item_embedding_rows: int = 0
     time_context: bool = False
@@ -209,6 +209,8 @@ class GamerConfig(CheckedConfig, Qwen3Config):
             raise ValueError(f'`softmax` must be "full" or "level", got {self.softmax!r}.')
         if self.mixture not in ("item", "level"):
             raise ValueError(f'`mixture` must be "item" or "level", got {self.mixture!r}.')
+        if self.loss_unit not in ("item", "query", "user"):
+            raise ValueError(f'`loss_unit` must be "item", "query" or "user", got {self.loss_unit!r}.')
         if not self.trend_windows or min(self.trend_windows) < 1:
             raise ValueError(f"`trend_windows` must hold at least one number of seconds, got {self.trend_windows}.")
         for name in ("dropout", "attention_dropout"):

@@ -13,7 +13,7 @@ FIXED = {  # fields of `GamerConfig` that are about writing the next item, or wo
     "trend_head": False,
     "neighbor_head": False,
     "time_context": False,
-    "query_weighted_loss": False,
+    "loss_unit": "item",
     "behavior_loss_weight": 0.0,
     "softmax_loss_weight": 0.0,
     "item_embedding_rows": 0,

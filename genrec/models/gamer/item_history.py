@@ -121,15 +121,20 @@ def query_times(history: ItemHistory, queries: ItemQueries) -> Tensor:
     return torch.where(in_session, history.times[queries.rows], NEVER).amin(dim=1)
 
 
-def query_weights(history: ItemHistory, queries: ItemQueries) -> Tensor:
-    """Return weights that let each (session, behavior) of a user count once, however many items it holds `[queries]`.
+def loss_weights(history: ItemHistory, queries: ItemQueries, unit: str) -> Tensor:
+    """Return weights that let each `"query"`, a user's session and behavior, or each `"user"` count once `[queries]`.
 
-    That is how evaluation counts: a long session of one behavior is one record. The weights' mean is 1.
+    Evaluation asks for one session of each user, and a long session of one behavior is one record. A user's queries
+    share the weight of one, so that those with hundreds of sessions do not drown those with three. The weights' mean
+    is 1.
     """
     same = (history.order[:, :, None] == history.order[:, None]) & (
         history.behaviors[:, :, None] == history.behaviors[:, None]
     )
     weights = 1 / same.sum(dim=2)[queries.rows, queries.places]
+    if unit == "user":
+        of_users = weights.new_zeros(len(history.order)).index_add(0, queries.rows, weights)
+        weights = weights / of_users[queries.rows]
     return weights * (len(weights) / weights.sum())
 
 

@@ -22,7 +22,7 @@ from .backbone import GamerModel, GamerPreTrainedModel
 from .configuration_gamer import FIRST_BEHAVIOR, PAD, GamerConfig
 from .generating import GamerGenerationMixin
 from .generation_defaults import default_generation_config
-from .item_history import ItemHistory, ItemQueries, query_weights, read_item_history
+from .item_history import ItemHistory, ItemQueries, loss_weights, read_item_history
 from .loss import IGNORED_LABEL, next_token_loss
 from .mixture import MixtureHead
 from .pointers import Candidates, as_candidates
@@ -252,8 +252,8 @@ class GamerForCausalLM(GamerPreTrainedModel, GamerGenerationMixin):
         likelihoods = log_likelihoods(components, codes, of_softmax)
         if self.config.softmax_loss_weight:
             likelihoods = likelihoods + self.config.softmax_loss_weight * of_softmax
-        if self.config.query_weighted_loss:
-            likelihoods = likelihoods * query_weights(history, queries)[:, None]
+        if self.config.loss_unit != "item":
+            likelihoods = likelihoods * loss_weights(history, queries, self.config.loss_unit)[:, None]
         loss = -likelihoods.sum()
         return loss / (codes.numel() if num_items_in_batch is None else num_items_in_batch)
 
