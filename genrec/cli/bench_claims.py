@@ -98,20 +98,19 @@ def judge(claims: Sequence[Claim], benchmark: Benchmark, runs: Runs | None, num_
     Raises:
         ValueError: If a run's figure is not the one in the benchmark file.
     """
-    lines = {line.model: line for line in benchmark.lines if line.is_ours}
+    pairs = [_pair(benchmark, claim) for claim in claims]
     tests: dict[int, ModelTest] = {}
     for number, claim in enumerate(claims):
-        place = _place(claim)
-        first, second = lines.get(claim.first), lines.get(claim.second)
-        if claim.metric == SECONDS or first is None or second is None:
+        place, pair = _place(claim), pairs[number]
+        if claim.metric == SECONDS or pair is None:
             continue
-        if all(benchmark.cell(line, place) is not None for line in (first, second)):
-            tests[number] = paired_test(benchmark, place, first, second, runs, num_bootstrap)
+        if all(benchmark.cell(line, place) is not None for line in pair):
+            tests[number] = paired_test(benchmark, place, *pair, runs, num_bootstrap)
     judged = dict(zip(tests, corrected(list(tests.values())), strict=True))
     verdicts = []
     for number, claim in enumerate(claims):
         if claim.metric == SECONDS:
-            verdicts.append(_of_cost(benchmark, claim, lines))
+            verdicts.append(_of_cost(benchmark, claim, pairs[number]))
         elif number in judged:
             verdicts.append(_of_test(benchmark.log, claim, judged[number]))
         else:
@@ -183,6 +182,21 @@ def _place(claim: Claim) -> Place:
     return claim.protocol, claim.behavior, "ndcg@10" if claim.metric == SECONDS else claim.metric
 
 
+def _pair(benchmark: Benchmark, claim: Claim) -> tuple[Line, Line] | None:
+    """Return both models as variants of one recipe, the last in the file that has both; None if none has.
+
+    `market` and `demo` are recipes of one log: a figure of the one says nothing beside a figure of the other.
+    """
+    by_recipe: dict[str, dict[str, Line]] = {}
+    for line in benchmark.lines:
+        if line.is_ours:
+            by_recipe.setdefault(line.config.partition("_")[0], {})[line.model] = line
+    for lines in reversed(by_recipe.values()):
+        if claim.first in lines and claim.second in lines:
+            return lines[claim.first], lines[claim.second]
+    return None
+
+
 def _of_test(log: str, claim: Claim, test: ModelTest) -> Verdict:
     is_clear = test.adjusted is not None and test.adjusted < LEVEL
     word = UNDECIDED if not is_clear else HOLDS if test.difference > 0 else FAILS
@@ -191,9 +205,9 @@ def _of_test(log: str, claim: Claim, test: ModelTest) -> Verdict:
     return Verdict(log, claim, word, f"{test.difference:+.4f}{interval}", f"{test.basis}{p}")
 
 
-def _of_cost(benchmark: Benchmark, claim: Claim, lines: dict[str, Line]) -> Verdict:
+def _of_cost(benchmark: Benchmark, claim: Claim, pair: tuple[Line, Line] | None) -> Verdict:
     """Return the verdict on a cost, pending where a seed is missing."""
-    seconds = [_seconds(lines.get(name), _place(claim)) for name in (claim.first, claim.second)]
+    seconds = [_seconds(line, _place(claim)) for line in pair or (None, None)]
     if any(not benchmark.seeds or set(benchmark.seeds) - set(each) for each in seconds):
         return Verdict(benchmark.log, claim, PENDING)
     ratios = [seconds[0][seed] / seconds[1][seed] for seed in benchmark.seeds]

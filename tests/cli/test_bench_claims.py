@@ -52,6 +52,18 @@ def test_a_cost_holds_if_every_seed_says_so(path, seconds, word):
     assert verdict.difference.startswith(f"{sum(seconds) / 30:.2f} times")
 
 
+def test_models_are_compared_under_one_recipe_only(path):
+    """The plain block was run on the demo's market too, and only there with this commit's GAMER."""
+    other = [line.replace("shop_", "demo_") for line in path.read_text().splitlines()[1:] if ",shop_qwen3," in line]
+    path.write_text("\n".join([path.read_text().rstrip(), *other]) + "\n")
+    (verdict,) = judge(CLAIMS[:1], read_benchmark(path), None)
+    assert verdict.difference.startswith("+0.2500")
+    alone = [line for line in path.read_text().splitlines() if ",shop_qwen3," not in line]
+    path.write_text("\n".join(alone) + "\n")
+    (verdict,) = judge(CLAIMS[:1], read_benchmark(path), None)
+    assert verdict.word == "pending"
+
+
 def test_the_command_prints_a_line_for_each_claim_and_log(path, genrec, tmp_path):
     file = tmp_path / "claims.yaml"
     file.write_text("- {claim: GAMER is better, first: gamer, second: qwen3, source: a paper}\n")
