@@ -36,10 +36,10 @@ OPTIONS = {
     "push": ["--debug", "--license", "--portable", "--public", "FOLDER", "REPO_ID"],
     "init": ["--behaviors", "--debug", "--items", "--recipe", "--yes", "-y", "TABLE"],
     "bench run": [
-        *("--allow-other-commit", "--csv", "--debug", "--in-process", "--metrics", "--output", "--seeds", "--set"),
-        *("--trial-minutes", "--trials", "--tune", "RECIPES"),
+        *("--allow-other-commit", "--csv", "--debug", "--in-process", "--jobs", "--metrics", "--output", "--seeds"),
+        *("--set", "--trial-minutes", "--trials", "--tune", "RECIPES"),
     ],
-    "bench claims": ["--debug", "--output", "--runs", "CLAIMS", "FILES"],
+    "bench claims": ["--debug", "--output", "--runs", "--seeds", "CLAIMS", "FILES"],
     "bench costs": ["--debug", "RUNS"],
     "bench report": [
         *("--against", "--allow-pending", "--debug", "--metric", "--metrics", "--models", "--output", "--runs"),
