@@ -37,7 +37,7 @@ OPTIONS = {
     "init": ["--behaviors", "--debug", "--items", "--recipe", "--yes", "-y", "TABLE"],
     "bench run": [
         *("--allow-other-commit", "--csv", "--debug", "--in-process", "--jobs", "--metrics", "--output", "--seeds"),
-        *("--set", "--trial-minutes", "--trials", "--tune", "RECIPES"),
+        *("--set", "--trial-minutes", "--trials", "--tune", "-j", "RECIPES"),
     ],
     "bench claims": ["--debug", "--output", "--runs", "--seeds", "CLAIMS", "FILES"],
     "bench costs": ["--debug", "RUNS"],
