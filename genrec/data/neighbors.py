@@ -189,13 +189,16 @@ def _strongest(queries: np.ndarray, is_own: np.ndarray, found: Nearby, shape: tu
         found: The neighbors, flat.
         shape: Queries, and neighbors per query.
     """
-    values = (found.together + found.after, found.lately)
     # Who is not among the first in either order cannot be kept; sorting the hundreds of others took most of the time.
-    is_contender = is_own | _is_among_highest(values[0], queries, shape) | _is_among_highest(values[1], queries, shape)
+    is_contender = is_own.copy()
+    for values in (found.together + found.after, found.lately):
+        is_contender |= _is_among_highest(values, queries, shape)
     queries, is_own = queries[is_contender], is_own[is_contender]
     found = Nearby(*(part[is_contender] for part in found))
-    values = (values[0][is_contender], values[1][is_contender])
-    strengths, latest = (_ranks(np.lexsort((-value, ~is_own, queries)), queries) for value in values)
+    strengths, latest = (
+        _ranks(np.lexsort((-values, ~is_own, queries)), queries)
+        for values in (found.together + found.after, found.lately)
+    )
     best = np.lexsort((strengths, np.minimum(strengths, latest), queries))
     places = np.arange(len(queries)) - np.searchsorted(queries, queries[best])
     kept, places = best[places < shape[1]], places[places < shape[1]]

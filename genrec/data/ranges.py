@@ -28,8 +28,14 @@ def grouped(groups: np.ndarray, times: np.ndarray, num_groups: int) -> tuple[np.
 def stable_order(keys: np.ndarray) -> np.ndarray:
     """Return the order that sorts whole numbers from 0 on, equal ones as they are: `argsort(kind="stable")`, faster.
 
-    Each key is packed into one number with its place, because numpy sorts numbers by vector instructions and argument
-    lists one by one: 16 times as fast for 70,000 keys where the processor has AVX-512.
+    Each key is packed into one number with its place, because numpy sorts numbers by vector instructions where the
+    processor has them, and argument lists one by one.
+
+    Args:
+        keys: `[keys]`, none below 0.
+
+    Returns:
+        Places in `keys`, `[keys]` int64.
 
     Example:
         >>> stable_order(np.array([7, 0, 7, 3])).tolist()

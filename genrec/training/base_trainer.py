@@ -47,7 +47,6 @@ class RecommenderTrainer(Trainer):
 
     args: GenRecTrainingArguments
     model: Any  # what accelerate makes of the model keeps its attributes
-    time_budget: TimeBudget | None = None
 
     def __init__(
         self,
@@ -65,6 +64,7 @@ class RecommenderTrainer(Trainer):
         self._use_cache = getattr(model.config, "use_cache", False)
         self.average = WeightAverage(model, args.ema_decay) if args.ema_decay else None
         self.clock = TrainingClock(tokens_per_epoch)
+        self.time_budget = None if args.max_seconds is None else TimeBudget(args.max_seconds, self._seconds_used)
         super().__init__(
             model=model,
             args=args,
@@ -200,8 +200,7 @@ class RecommenderTrainer(Trainer):
         rules: list[TrainerCallback] = []
         if args.early_stopping_patience is not None and args.eval_strategy != "no":
             rules.append(EarlyStopping(args.early_stopping_patience))
-        if args.max_seconds is not None:
-            self.time_budget = TimeBudget(args.max_seconds, self._seconds_used)
+        if self.time_budget is not None:
             rules.append(self.time_budget)
         return rules
 

@@ -26,7 +26,8 @@ class EncoderDecoderTrainer(GenRecTrainer):
     """Trains an encoder-decoder model over item codes, such as `TigerForConditionalGeneration`.
 
     Training samples are `InteractionDataset`'s, best with `joins_sessions`, so that the encoder reads a history once
-    for all interactions of a session. Validation samples are `HistoryDataset.from_queries`.
+    for all interactions of a session; the batch size then counts sessions. Validation samples are
+    `HistoryDataset.from_queries`.
 
     Args:
         model: The model.
