@@ -116,8 +116,8 @@ def item_samples(
         joins_sessions: At the interaction level, whether the targets of one session are one sample.
 
     Raises:
-        ValueError: If there is no such level, `target_behaviors` would be ignored, `augmentation_copies` is negative,
-            or nothing can be predicted.
+        ValueError: If there is no such level, `target_behaviors` or `joins_sessions` would be ignored,
+            `augmentation_copies` is negative, or nothing can be predicted.
 
     Example:
         >>> from genrec.data.histories import as_histories
@@ -135,8 +135,9 @@ def item_samples(
         train = drop_behaviors(train, augmentation_copies, seed, reaches_one=level == "user")
     if level == "interaction":
         return InteractionDataset(train, max_history_items, target_behaviors, joins_sessions)
-    if target_behaviors is not None:
-        raise ValueError("`target_behaviors` would be ignored at the level 'user'. Take the level 'interaction'.")
+    for name, is_asked in (("target_behaviors", target_behaviors is not None), ("joins_sessions", joins_sessions)):
+        if is_asked:
+            raise ValueError(f"`{name}` would be ignored at the level 'user'. Take the level 'interaction'.")
     samples = train.last(max_history_items + 1)
     if not (samples.lengths > 1).any():
         raise ValueError("No user has two training interactions, so there is nothing to predict. Check the split.")

@@ -118,6 +118,8 @@ def test_wrong_levels_and_ignored_settings_are_refused(train):
         item_samples(train, "session", 5)
     with pytest.raises(ValueError, match="`target_behaviors` would be ignored"):
         item_samples(train, "user", 5, target_behaviors=[1])
+    with pytest.raises(ValueError, match="`joins_sessions` would be ignored"):
+        item_samples(train, "user", 5, joins_sessions=True)
     with pytest.raises(ValueError, match="No interaction has an earlier session"):
         item_samples(train.select([1]), "interaction", 5)
 
