@@ -20,6 +20,7 @@ ORDER = (
     "growth",
     "train",
     "encoder_decoder",
+    "item_softmax",
     "experts",
     "attention",
     "tokenizer",

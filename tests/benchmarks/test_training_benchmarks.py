@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.speed import attention, experts, train
+from benchmarks.speed import attention, experts, item_softmax, train
 from benchmarks.speed.baselines.dense_training import DenseTrainingModel
 from benchmarks.speed.harness import Results, Settings
 from benchmarks.speed.workload import random_model
@@ -103,6 +103,13 @@ def test_the_parts_of_a_layer_are_compared():
         baseline = "dense_mask" if module is attention else "boolean_index"
         with pytest.raises(ValueError, match="ours: its output or gradient"):
             partial(module._check, tolerance=1e-4)({baseline: right, "ours": [torch.ones(2) * 1.1]})
+
+
+def test_the_losses_over_a_catalog_are_compared():
+    results = item_softmax.measure(QUICK)
+    assert {"item_softmax/fused@3000", "item_softmax/recomputed@3000"} <= results.ratios.keys()
+    with pytest.raises(ValueError, match="fused: its loss or a gradient is off by 1.0e-01"):
+        item_softmax._check({"dense": (torch.ones(2),), "fused": (torch.ones(2) * 1.1,)})
 
 
 def test_an_operation_that_is_not_there_is_left_out():

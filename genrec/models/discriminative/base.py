@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration import SOFTMAX, DiscriminativeConfig, NextItemConfig
-from .losses import draw_negatives, sampled_loss, softmax_loss
+from .negatives import draw_negatives, sampled_loss
 from .sequences import IGNORED_LABEL, last_places, places_before
+from .softmax import softmax_loss
 
 
 @dataclass

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .base import DiscriminativeModel, DiscriminativeOutput, check_length
 from .configuration import TransformerConfig
-from .losses import softmax_loss
 from .sequences import IGNORED_LABEL, last_places
+from .softmax import softmax_loss
 
 
 @strict

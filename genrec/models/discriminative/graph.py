@@ -17,7 +17,7 @@ from transformers import initialization as init
 
 from .base import DiscriminativeModel, DiscriminativeOutput, check_length
 from .configuration import DiscriminativeConfig
-from .losses import draw_negatives
+from .negatives import draw_negatives
 from .sequences import IGNORED_LABEL, last_places, places_before
 
 

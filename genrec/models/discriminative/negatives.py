@@ -1,39 +1,8 @@
-"""The losses of scoring models: cross-entropy over all items, and against one item drawn at random."""
+"""The loss against one item drawn at random."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
-
-LOGITS_PER_CHUNK = 1 << 24  # 64 MB of float32
-
-
-def softmax_loss(states: Tensor, item_weights: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return the mean cross-entropy over all items.
-
-    Many logits are computed in chunks, and again for the backward pass, so that memory does not grow with the batch
-    times the catalog.
-
-    Args:
-        states: `[targets, width]`.
-        item_weights: `[items, width]`.
-        targets: The right items, `[targets]`; none gives a loss of 0.
-        bias: One number per item, `[items]`.
-    """
-    if len(targets) == 0:
-        return states.sum() * 0.0
-    rows = max(1, LOGITS_PER_CHUNK // len(item_weights))
-    if len(targets) <= rows:
-        return _summed(states, item_weights, targets, bias) / len(targets)
-    parts = [
-        checkpoint(_summed, part, item_weights, right, bias, use_reentrant=False)
-        for part, right in zip(states.split(rows), targets.split(rows), strict=True)
-    ]
-    return torch.stack(parts).sum() / len(targets)
-
-
-def _summed(states: Tensor, item_weights: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
-    return functional.cross_entropy(functional.linear(states, item_weights, bias), targets, reduction="sum")
 
 
 def sampled_loss(states: Tensor, item_weights: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
