@@ -21,23 +21,18 @@ from typing import Any
 
 import yaml
 
+from genrec.cli import evaluating
 from genrec.cli.bench_records import ERROR_FILE, LOG_FILE, BenchRun, begin, check_commit, is_finished, read_record
 from genrec.cli.build import check_settings, data_fingerprint
 from genrec.cli.errors import is_user_error, message_of
 from genrec.cli.provenance import commit, peak_megabytes, provenance
 from genrec.cli.recipe import Recipe, load_recipe
 from genrec.cli.stages import Run, run_stages
-from genrec.evaluation.benchmark_csv import read_benchmark_csv, update_benchmark_csv
+from genrec.evaluation.benchmark_csv import read_benchmark_csv
 from genrec.evaluation.metrics import MetricName, default_metrics
-from genrec.evaluation.protocols import SLICES
-from genrec.evaluation.report import EvaluationReport
 from genrec.files import write_json
 from genrec.version import __version__
 
-BENCH_METRICS = (
-    *("hit@1", "hit@5", "hit@10", "recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10"),
-    *(f"ndcg@10/{name}" for name in SLICES),
-)
 THREADS = "OMP_NUM_THREADS"
 Perform = Callable[[BenchRun, Callable[[str], None]], None]
 
@@ -51,7 +46,7 @@ class BenchSettings:
         output: Folder of the runs: `<output>/<recipe>/seed-<seed>`.
         csv: A `.csv` file for all figures, or a folder that gets `<log>.csv`.
         overrides: `section.key=value` each, for all recipes.
-        metrics: Which figures of the reports are written.
+        metrics: Which figures of the reports are written; None means the usual ones.
         allow_other_commit: Whether run folders of other commits are kept and gone on with.
     """
 
@@ -59,13 +54,13 @@ class BenchSettings:
     output: str = "runs/bench"
     csv: str = "benchmarks/quality"
     overrides: Sequence[str] = ()
-    metrics: Sequence[str] = BENCH_METRICS
+    metrics: Sequence[str] | None = None
     allow_other_commit: bool = False
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`--seeds` takes different whole numbers like 0,1,2, got {list(self.seeds)}.")
-        for name in self.metrics:
+        for name in self.metrics or ():
             MetricName.parse(name.partition("/")[0])
 
 
@@ -222,28 +217,10 @@ def perform_in_a_quiet_process(run: BenchRun, say: Callable[[str], None]) -> Non
 
 
 def write_figures(run: BenchRun) -> None:
-    """Write a finished run's figures into its CSV file, as those of the commit that measured them.
-
-    `seconds` is the time of recommending, for the model that of its training and recommending.
-    """
+    """Write a finished run's figures into its CSV file, as those of the commit that measured them."""
     record = read_record(run)
     assert record is not None
-    report = EvaluationReport.load(run.recipe.folder / "report.json")
-    kept = Run(run.recipe, print).kept
-    for model, protocol in report.runs:
-        is_model = model == run.recipe.evaluation.model_name
-        trained = kept.seconds_of(f"{protocol}/train") if is_model else 0.0
-        figures = report.runs[model, protocol]
-        update_benchmark_csv(
-            run.csv,
-            EvaluationReport(report.select(model=model, protocol=protocol), runs={(model, protocol): figures}),
-            config=run.recipe.name,
-            commit=record["commit"],
-            seed=run.recipe.seed,
-            metrics=run.metrics,
-            seconds=round(trained + figures["seconds"], 1),
-            peak_mb=record["peak_mb"] if is_model else None,
-        )
+    evaluating.write_figures(Run(run.recipe, print), run.csv, record["commit"], run.metrics, record["peak_mb"])
 
 
 def _run_all(
@@ -371,18 +348,18 @@ def _check_names(runs: Sequence[BenchRun]) -> None:
 
 
 def _check_metrics(run: BenchRun) -> None:
-    """Refuse a chosen metric that the run's report will not have; of the usual ones, those that it has are written.
+    """Refuse a chosen metric that the run's report will not have.
 
     Raises:
         ValueError: If there is one.
     """
     known = default_metrics(run.recipe.evaluation.k)
-    wrong = [name for name in run.metrics if name.partition("/")[0] not in known]
-    if wrong and tuple(run.metrics) != BENCH_METRICS:
-        raise ValueError(
-            f"The report of {run.recipe.name!r} has no {wrong[0]!r}, for `evaluation.k` is {run.recipe.evaluation.k}. "
-            f"It has: {', '.join(known)}."
-        )
+    for name in run.metrics or ():
+        if name.partition("/")[0] not in known:
+            raise ValueError(
+                f"The report of {run.recipe.name!r} has no {name!r}, for `evaluation.k` is "
+                f"{run.recipe.evaluation.k}. It has: {', '.join(known)}."
+            )
 
 
 def _files(runs: Sequence[BenchRun]) -> str:

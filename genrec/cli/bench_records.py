@@ -24,14 +24,14 @@ class BenchRun:
         recipe: The recipe, with this run's seed and folder.
         commit: The commit that runs, or the version where there is no checkout.
         csv: The file that gets the figures.
-        metrics: Which metrics of the report are written to it.
+        metrics: Which metrics of the report are written to it; None means the usual ones.
         tuned: Settings that a search chose, `section.key` -> value; they are part of the recipe already.
     """
 
     recipe: Recipe
     commit: str
     csv: Path
-    metrics: Sequence[str]
+    metrics: Sequence[str] | None
     tuned: dict[str, Any]
 
     def __str__(self) -> str:

@@ -2,15 +2,17 @@
 
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from genrec.cli.build import market_of
-from genrec.cli.provenance import commit, provenance
+from genrec.cli.provenance import provenance
 from genrec.data.histories import asked_at
 from genrec.evaluation import EvaluationReport, evaluate
 from genrec.evaluation.benchmark_csv import update_benchmark_csv
+from genrec.evaluation.metrics import default_metrics
 from genrec.evaluation.protocols import SLICES
 from genrec.files import read_json, write_atomically, write_json
 from genrec.hub import HEADLINE_METRICS, TRAINING_REPORT, write_model_card
@@ -27,7 +29,7 @@ from genrec.recommender import load_recommender as load_any_recommender
 from genrec.training.progress import METRICS_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from genrec.cli.stages import Run
     from genrec.data import PreparedDataset
@@ -159,25 +161,46 @@ def write_plots(run: "Run", report: EvaluationReport) -> None:
         run.say(f"  no plots: {error}")
 
 
-def write_csv(run: "Run", path: str) -> None:
-    """Write the report's headline figures and its slices into a CSV file, in the form of `benchmarks/quality/`.
+def file_metrics(k: int) -> tuple[str, ...]:
+    """Return which figures of a report go into files like `benchmarks/quality/`.
+
+    >>> file_metrics(5)[:6]
+    ('hit@1', 'hit@5', 'recall@1', 'recall@5', 'ndcg@5', 'ndcg@5/cold')
+    """
+    headline = [name for name in default_metrics(k) if name.partition("@")[0] in HEADLINE_METRICS]
+    return (*(name for name in headline if name != "ndcg@1"), *(f"ndcg@{k}/{name}" for name in SLICES))
+
+
+def write_figures(
+    run: "Run",
+    path: str | Path,
+    measured: str,
+    metrics: "Sequence[str] | None" = None,
+    peak_mb: float | None = None,
+) -> None:
+    """Write the report's figures into a CSV file, in the form of `benchmarks/quality/`.
 
     `seconds` is the time of recommending, for the model that of its training and recommending.
+
+    Args:
+        run: A run whose report stands.
+        path: The file.
+        measured: The commit that was measured.
+        metrics: Which figures; None means `file_metrics`.
+        peak_mb: Most memory held in the run, for the model's rows; None means what recommending held.
     """
     report = EvaluationReport.load(run.folder.report)
-    k = run.recipe.evaluation.k
-    metrics = [*(f"{name}@{k}" for name in HEADLINE_METRICS), *(f"ndcg@{k}/{name}" for name in SLICES)]
-    measured = commit() or ""
-    for row in report.runs:
-        model, protocol = row
-        trained = run.kept.seconds_of(f"{protocol}/train") if model == run.recipe.evaluation.model_name else 0.0
+    for model, protocol in report.runs:
+        is_model = model == run.recipe.evaluation.model_name
+        trained = run.kept.seconds_of(f"{protocol}/train") if is_model else 0.0
+        of_model = report.runs[model, protocol]
         update_benchmark_csv(
             path,
-            EvaluationReport(report.select(model=model, protocol=protocol), runs={row: report.runs[row]}),
+            EvaluationReport(report.select(model=model, protocol=protocol), runs={(model, protocol): of_model}),
             config=run.recipe.name,
             commit=measured,
             seed=run.recipe.seed,
-            metrics=metrics,
-            seconds=round(trained + report.runs[row]["seconds"], 1),
+            metrics=metrics or file_metrics(run.recipe.evaluation.k),
+            seconds=round(trained + of_model["seconds"], 1),
+            peak_mb=peak_mb if is_model else None,
         )
-    run.say(f"[evaluate] figures written to {path}")

@@ -287,10 +287,10 @@ def bench_run(
 ) -> None:
     """Run recipes over seeds and write their figures to CSV files; run again, it goes on."""
     with _command(debug):
-        from genrec.cli.bench import BENCH_METRICS, BenchSettings, bench, perform_run
+        from genrec.cli.bench import BenchSettings, bench, perform_run
         from genrec.cli.bench_records import seeds_in
 
-        chosen = metrics.split(",") if metrics else BENCH_METRICS
+        chosen = metrics.split(",") if metrics else None
         settings = BenchSettings(seeds_in(seeds), output, csv, set_ or (), chosen, allow_other_commit)
         tuned = {}
         if tune is not None:

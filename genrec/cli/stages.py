@@ -21,6 +21,7 @@ from genrec.cli.build import (
 )
 from genrec.cli.folder import RunFolder
 from genrec.cli.kept import KeptStages, Stage
+from genrec.cli.provenance import commit
 from genrec.cli.recipe import RELEASED, Recipe
 from genrec.data.preparation import prepare
 from genrec.data.prepared import PreparedDataset
@@ -104,7 +105,7 @@ def run_stages(recipe: Recipe, *, say: Callable[[str], None], until: str = "publ
         FileNotFoundError: If a file that the recipe names does not exist.
         ValueError: If the data or a setting is refused; earlier outputs are as they were.
     """
-    from genrec.cli.evaluating import evaluate_run, write_csv
+    from genrec.cli.evaluating import evaluate_run, write_figures
     from genrec.cli.training import train_split
 
     run = Run(recipe, say)
@@ -120,7 +121,8 @@ def run_stages(recipe: Recipe, *, say: Callable[[str], None], until: str = "publ
     if last >= STAGES.index("evaluate"):
         run.kept.run(run.evaluate_stage(), partial(evaluate_run, run))
         if recipe.evaluation.csv is not None:
-            write_csv(run, recipe.evaluation.csv)
+            write_figures(run, recipe.evaluation.csv, commit() or "")
+            say(f"[evaluate] figures written to {recipe.evaluation.csv}")
     if last >= STAGES.index("publish") and recipe.hub is not None:
         publish(run)
     return run
