@@ -104,7 +104,8 @@ def judge(claims: Sequence[Claim], benchmark: Benchmark, runs: Runs | None, num_
         place, pair = _place(claim), pairs[number]
         if claim.metric == SECONDS or pair is None:
             continue
-        if all(benchmark.cell(line, place) is not None for line in pair):
+        is_there = all(benchmark.cell(line, place) is not None for line in pair)
+        if is_there and benchmark.shared_seeds(pair, place):
             tests[number] = paired_test(benchmark, place, *pair, runs, num_bootstrap)
     judged = dict(zip(tests, corrected(list(tests.values())), strict=True))
     verdicts = []
@@ -135,6 +136,7 @@ def report_claims(
     *,
     runs: str | None = None,
     seeds: Sequence[int] | None = None,
+    min_seeds: int | None = None,
     output: str | None = None,
     say: Callable[[str], None],
 ) -> None:
@@ -144,7 +146,8 @@ def report_claims(
         path: The claims file.
         benchmarks: Benchmark files.
         runs: Folder of the bench's runs, for tests over users.
-        seeds: The seeds that both models of a claim need; None means all that a file has.
+        seeds: The seeds of both models of a claim; None means all that a file has.
+        min_seeds: How many of them each needs; None means all. They are compared with those that both have.
         output: A Markdown file; None prints.
         say: Gets the text.
 
@@ -153,7 +156,7 @@ def report_claims(
         ValueError: As `read_claims` and `judge`.
     """
     claims = read_claims(path)
-    files = [read_benchmark(benchmark, seeds=seeds) for benchmark in benchmarks]
+    files = [read_benchmark(benchmark, seeds=seeds, min_seeds=min_seeds) for benchmark in benchmarks]
     found = find_runs(runs) if runs is not None else None
     table = claims_table([verdict for benchmark in files for verdict in judge(claims, benchmark, found)])
     if output is None:
@@ -208,9 +211,10 @@ def _of_test(log: str, claim: Claim, test: ModelTest) -> Verdict:
 def _of_cost(benchmark: Benchmark, claim: Claim, pair: tuple[Line, Line] | None) -> Verdict:
     """Return the verdict on a cost, pending where a seed is missing."""
     seconds = [_seconds(line, _place(claim)) for line in pair or (None, None)]
-    if any(not benchmark.seeds or set(benchmark.seeds) - set(each) for each in seconds):
+    seeds = [seed for seed in benchmark.seeds if all(seed in each for each in seconds)]
+    if len(seeds) < max(1, len(benchmark.seeds) if benchmark.min_seeds is None else benchmark.min_seeds):
         return Verdict(benchmark.log, claim, PENDING)
-    ratios = [seconds[0][seed] / seconds[1][seed] for seed in benchmark.seeds]
+    ratios = [seconds[0][seed] / seconds[1][seed] for seed in seeds]
     word = HOLDS if max(ratios) < 1 else FAILS if min(ratios) > 1 else UNDECIDED
     mean = sum(ratios) / len(ratios)
     return Verdict(

@@ -57,10 +57,10 @@ def find_runs(folder: str | Path) -> Runs:
 def paired_test(
     benchmark: Benchmark, place: Place, first: Line, second: Line, runs: Runs | None, num_bootstrap: int
 ) -> ModelTest:
-    """Test two models over their records where the runs are at hand, else over seeds.
+    """Test two models with the seeds that both have, over their records where the runs are at hand, else over seeds.
 
     Args:
-        benchmark: The figures; both models have theirs at the place.
+        benchmark: The figures; both models have theirs at the place, and a seed in common.
         place: Protocol, behavior and metric.
         first: The one model.
         second: The other, which is taken away from the first.
@@ -72,31 +72,28 @@ def paired_test(
     """
     protocol, behavior, _ = place
     names = protocol, behavior, first.label, second.label
+    seeds = benchmark.shared_seeds([first, second], place)
     reason = ""
     if runs is not None:
-        missing = [pair for pair in _needed(benchmark, place, first, second) if pair not in runs.folders]
+        missing = [pair for pair in _needed(place, first, second, seeds) if pair not in runs.folders]
         if missing:
             result, reason = None, f", no run of {missing[0][0]} with seed {missing[0][1]}"
         else:
-            result, reason = _compared(place, first, second, benchmark.seeds, runs, num_bootstrap)
+            result, reason = _compared(place, first, second, seeds, runs, num_bootstrap)
         if result is not None:
             over = f"{result.records:,} records, {result.num_seeds} seeds"
             return ModelTest(*names, result.difference, result.low, result.high, result.p, over)
-    pairs = [
-        (float(first.figures[place][seed]["value"]), float(second.figures[place][seed]["value"]))
-        for seed in benchmark.seeds
-        if seed in first.figures[place] and seed in second.figures[place]
+    values = [
+        [float(line.figures[place][_seed_of(line, place, seed)]["value"]) for seed in seeds] for line in (first, second)
     ]
-    cells = benchmark.cell(first, place), benchmark.cell(second, place)
-    assert cells[0] is not None
-    assert cells[1] is not None
-    p = sign_flip_p([a - b for a, b in pairs])
-    return ModelTest(*names, cells[0].mean - cells[1].mean, None, None, p, f"{len(pairs)} seeds alone{reason}")
+    differences = [a - b for a, b in zip(*values, strict=True)]
+    over = f"{len(seeds)} seeds alone{reason}"
+    return ModelTest(*names, sum(differences) / len(seeds), None, None, sign_flip_p(differences), over)
 
 
-def _needed(benchmark: Benchmark, place: Place, first: Line, second: Line) -> list[RunKey]:
+def _needed(place: Place, first: Line, second: Line, seeds: Sequence[int]) -> list[RunKey]:
     """Return the runs (configuration, seed) that hold both lines' records; a rule's one run stands for all seeds."""
-    return [(line.config, _seed_of(line, place, seed)) for line in (first, second) for seed in benchmark.seeds]
+    return [(line.config, _seed_of(line, place, seed)) for line in (first, second) for seed in seeds]
 
 
 def _seed_of(line: Line, place: Place, seed: int) -> int:

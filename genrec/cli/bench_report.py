@@ -30,7 +30,8 @@ class ReportSettings:
     """What a benchmark report shows.
 
     Args:
-        seeds: The seeds that every figure needs; None means all that a file has.
+        seeds: The seeds of every figure; None means all that a file has.
+        min_seeds: How many of them a figure needs; None means all.
         models: Only these models; None means all that a file has.
         metrics: The columns of the tables.
         metric: The metric of tests and plots.
@@ -42,6 +43,7 @@ class ReportSettings:
     """
 
     seeds: Sequence[int] | None = None
+    min_seeds: int | None = None
     models: Sequence[str] | None = None
     metrics: Sequence[str] = TABLE_METRICS
     metric: str = "ndcg@10"
@@ -63,7 +65,10 @@ def report_benchmarks(paths: Sequence[str | Path], settings: ReportSettings, *, 
         FileNotFoundError: If a file does not exist.
         ValueError: If a file lacks a seed and that is not allowed, or the runs are not those of its figures.
     """
-    benchmarks = [read_benchmark(path, seeds=settings.seeds, models=settings.models) for path in paths]
+    benchmarks = [
+        read_benchmark(path, seeds=settings.seeds, models=settings.models, min_seeds=settings.min_seeds)
+        for path in paths
+    ]
     runs = find_runs(settings.runs) if settings.runs is not None else None
     texts = []
     for benchmark in benchmarks:
@@ -104,7 +109,8 @@ def model_tests(benchmark: Benchmark, settings: ReportSettings, runs: Runs | Non
     for protocol, behavior in benchmark.places([settings.metric]):
         place = protocol, behavior, settings.metric
         for first, second in _pairs(benchmark, place, settings.against):
-            tests.append(paired_test(benchmark, place, first, second, runs, settings.num_bootstrap))
+            if benchmark.shared_seeds([first, second], place):
+                tests.append(paired_test(benchmark, place, first, second, runs, settings.num_bootstrap))
     return corrected(tests)
 
 

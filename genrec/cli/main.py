@@ -305,7 +305,10 @@ def bench_run(
 @bench_app.command("report")
 def bench_report(
     files: Annotated[list[Path], typer.Argument(help="Benchmark files, as `genrec bench` writes them.")],
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds a figure needs [default: the file's].")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds of a figure [default: the file's].")] = None,
+    min_seeds: Annotated[
+        int | None, typer.Option("--min-seeds", help="How many of them it needs [default: all].")
+    ] = None,
     models: Annotated[str | None, typer.Option("--models", help="Only these, as in gamer,qwen3.")] = None,
     metrics: Annotated[str | None, typer.Option("--metrics", help="Columns, as in ndcg@10,hit@1.")] = None,
     metric: Annotated[str, typer.Option("--metric", help="Metric of tests and plot.")] = "ndcg@10",
@@ -328,6 +331,7 @@ def bench_report(
 
         settings = ReportSettings(
             seeds=None if seeds is None else seeds_in(seeds),
+            min_seeds=min_seeds,
             models=models.split(",") if models else None,
             metrics=metrics.split(",") if metrics else TABLE_METRICS,
             metric=metric,
@@ -343,7 +347,10 @@ def bench_report(
 def bench_claims(
     claims: Annotated[Path, typer.Argument(help="A YAML list of claims: `claim`, `first`, `second` each.")],
     files: Annotated[list[Path], typer.Argument(help="Benchmark files, as `genrec bench` writes them.")],
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds a claim needs [default: the file's].")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds of a claim [default: the file's].")] = None,
+    min_seeds: Annotated[
+        int | None, typer.Option("--min-seeds", help="How many of them it needs [default: all].")
+    ] = None,
     runs: Annotated[str | None, typer.Option("--runs", help="The runs' folder, for tests over users.")] = None,
     output: Annotated[str | None, typer.Option("--output", help="Write Markdown here instead of printing.")] = None,
     debug: DebugOption = False,
@@ -354,7 +361,7 @@ def bench_claims(
         from genrec.cli.bench_records import seeds_in
 
         chosen = None if seeds is None else seeds_in(seeds)
-        report_claims(claims, files, runs=runs, seeds=chosen, output=output, say=print)
+        report_claims(claims, files, runs=runs, seeds=chosen, min_seeds=min_seeds, output=output, say=print)
 
 
 @bench_app.command("costs")

@@ -1,6 +1,6 @@
 """Tables of benchmark files: models by metrics, the mean over seeds with an interval, as Markdown and as LaTeX.
 
-A cell is filled only if all its seeds were run: a mean over fewer would compare different things, so it is `pending`.
+A cell is filled only if all its seeds were run, or as many as were asked for: a mean over fewer is `pending`.
 """
 
 from collections import defaultdict
@@ -32,11 +32,13 @@ class Cell:
         mean: Mean over the seeds.
         low: The lowest end of the seeds' intervals; None where they have none.
         high: The highest end.
+        num_seeds: How many seeds it has, where these are not all.
     """
 
     mean: float
     low: float | None
     high: float | None
+    num_seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,14 @@ class Benchmark:
     Args:
         log: The log's name, which is the file's.
         lines: One per model and configuration; models first, then rules, then the upper bound.
-        seeds: The seeds that a figure needs.
+        seeds: The seeds of a figure.
+        min_seeds: How many of them a figure needs; None means all.
     """
 
     log: str
     lines: list[Line]
     seeds: list[int]
+    min_seeds: int | None = None
 
     def places(self, metrics: Sequence[str]) -> dict[tuple[str, str], list[str]]:
         """Return for each protocol and behavior those of the metrics that some model has.
@@ -91,23 +95,33 @@ class Benchmark:
         return {group: names for group, names in found.items() if names}
 
     def cell(self, line: Line, place: Place) -> Cell | None:
-        """Return a figure over the seeds, None if a seed is missing.
+        """Return a figure over the seeds, None if too many are missing.
 
         A rule that was run with some seeds only counts for all, if the log is the same for every seed: a rule has
         nothing that is drawn. What a paper printed stands for itself.
         """
-        rows = line.figures.get(place, {})
-        missing = [seed for seed in self.seeds if seed not in rows]
-        counts_for_all = not line.is_ours or (line.model in RULES and self._is_one_log(place))
-        if not rows or (missing and not counts_for_all):
+        rows, found = line.figures.get(place, {}), self.shared_seeds([line], place)
+        needed = len(self.seeds) if self.min_seeds is None else min(self.min_seeds, len(self.seeds))
+        if not rows or len(found) < needed:
             return None
-        chosen = [rows[seed] for seed in (rows if missing or not line.is_ours else self.seeds)]
+        chosen = [rows[seed] for seed in found if seed in rows] or list(rows.values())
         ends = [(row["low"], row["high"]) for row in chosen if row["low"]]
         return Cell(
             mean=sum(float(row["value"]) for row in chosen) / len(chosen),
             low=min(float(low) for low, _ in ends) if ends else None,
             high=max(float(high) for _, high in ends) if ends else None,
+            num_seeds=len(found) if len(found) < len(self.seeds) else None,
         )
+
+    def shared_seeds(self, lines: Sequence[Line], place: Place) -> list[int]:
+        """Return those of the seeds with which each of these lines was run; one that counts for all has every seed."""
+        drawn = [line for line in lines if not self._counts_for_all(line, place)]
+        return [seed for seed in self.seeds if all(seed in line.figures.get(place, {}) for line in drawn)]
+
+    def _counts_for_all(self, line: Line, place: Place) -> bool:
+        """Whether any of its figures stands for every seed."""
+        is_one_for_all = not line.is_ours or (line.model in RULES and self._is_one_log(place))
+        return is_one_for_all and bool(line.figures.get(place))
 
     def missing(self, metrics: Sequence[str]) -> list[tuple[Line, int]]:
         """Return each line and seed of which a figure is missing that another line has."""
@@ -129,19 +143,26 @@ class Benchmark:
 
 
 def read_benchmark(
-    path: str | Path, *, seeds: Sequence[int] | None = None, models: Sequence[str] | None = None
+    path: str | Path,
+    *,
+    seeds: Sequence[int] | None = None,
+    models: Sequence[str] | None = None,
+    min_seeds: int | None = None,
 ) -> Benchmark:
     """Read a benchmark file; rows over several seeds (`all`) are left out, those of papers (`published`) kept apart.
 
     Args:
         path: The file, `<log>.csv`.
-        seeds: The seeds that every figure needs; None means all that the file has.
+        seeds: The seeds of every figure; None means all that the file has.
         models: Only these models, in this order, those without a row too; None means all that the file has.
+        min_seeds: How many of the seeds a figure needs; None means all.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it has other columns, or no figure of a seed or a paper.
+        ValueError: If it has other columns, or no figure of a seed or a paper, or `min_seeds` is below 1.
     """
+    if min_seeds is not None and min_seeds < 1:
+        raise ValueError(f"`--min-seeds` takes a number of seeds from 1, got {min_seeds}.")
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no benchmark file {path}. Write it with `genrec bench RECIPE --csv {path}`.")
     rows = [row for row in read_benchmark_csv(path) if row["seed"].isdecimal() or row["seed"] == PUBLISHED]
@@ -149,7 +170,7 @@ def read_benchmark(
         raise ValueError(f"{path} has no figure of a single seed. Run `genrec bench RECIPE --csv {path}`.")
     lines = _lines(rows, models)
     found = sorted({seed for line in lines for seed in line.seeds})
-    return Benchmark(Path(path).stem, lines, list(seeds) if seeds is not None else found)
+    return Benchmark(Path(path).stem, lines, list(seeds) if seeds is not None else found, min_seeds)
 
 
 def check_complete(benchmark: Benchmark, metrics: Sequence[str]) -> None:
@@ -164,7 +185,8 @@ def check_complete(benchmark: Benchmark, metrics: Sequence[str]) -> None:
         line, seed = missing[0]
         raise ValueError(
             f"{benchmark.log}.csv lacks {', '.join(named)}. Run `genrec bench {line.config or 'RECIPE'} --seeds "
-            f"{seed}` and so on, or show such cells as `pending` with `--allow-pending`."
+            f"{seed}` and so on, show such cells as `pending` with `--allow-pending`, or take means over fewer seeds "
+            "with `--min-seeds`."
         )
 
 
@@ -263,13 +285,14 @@ def _text(cell: Cell | None, form: str) -> str:
     if cell is None:
         return PENDING
     interval = f" [{cell.low:.4f}, {cell.high:.4f}]" if cell.low is not None and cell.high is not None else ""
-    return form.format(f"{cell.mean:.4f}") + interval
+    return form.format(f"{cell.mean:.4f}") + interval + ("" if cell.num_seeds is None else f" ({cell.num_seeds})")
 
 
 def _note(benchmark: Benchmark) -> str:
     seeds = ", ".join(map(str, benchmark.seeds))
+    fewer = "" if benchmark.min_seeds is None else ", or over as many of them as stand in round brackets"
     printed = "" if all(line.is_ours for line in benchmark.lines) else " `published`: as the paper prints it."
     return (
-        f"Mean over the seeds {seeds or 'to be run'}; in brackets the outermost ends of the seeds' 95 % bootstrap "
-        f"intervals over users; bold: best of its column.{printed}"
+        f"Mean over the seeds {seeds or 'to be run'}{fewer}; in brackets the outermost ends of the seeds' 95 % "
+        f"bootstrap intervals over users; bold: best of its column.{printed}"
     )

@@ -114,6 +114,17 @@ def test_a_file_with_a_missing_seed_writes_nothing_unless_pending_is_allowed(pat
     assert "| gamer | qwen3 |" not in shown.stdout
 
 
+def test_models_of_different_seeds_are_tested_with_those_that_both_have(path, genrec, tmp_path):
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("qwen3,shop_qwen3,abc,2,")]
+    path.write_text("\n".join(lines) + "\n")
+    shown = genrec("bench", "report", path, "--min-seeds", "2", "--runs", tmp_path / "runs", "--models", "gamer,qwen3")
+    mean = sum(values_of("qwen3", seed).mean() for seed in (0, 1)) / 2
+    assert f"| qwen3 | {mean:.4f} (2) |" in shown.stdout
+    assert "| 40 records, 2 seeds |" in shown.stdout
+    alone = genrec("bench", "report", path, "--min-seeds", "2", "--models", "gamer,qwen3")
+    assert "| 2 seeds alone |" in alone.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -39,11 +39,11 @@ OPTIONS = {
         *("--allow-other-commit", "--csv", "--debug", "--in-process", "--jobs", "--metrics", "--output", "--seeds"),
         *("--set", "--trial-minutes", "--trials", "--tune", "-j", "RECIPES"),
     ],
-    "bench claims": ["--debug", "--output", "--runs", "--seeds", "CLAIMS", "FILES"],
+    "bench claims": ["--debug", "--min-seeds", "--output", "--runs", "--seeds", "CLAIMS", "FILES"],
     "bench costs": ["--debug", "RUNS"],
     "bench report": [
-        *("--against", "--allow-pending", "--debug", "--metric", "--metrics", "--models", "--output", "--runs"),
-        *("--seeds", "FILES"),
+        *("--against", "--allow-pending", "--debug", "--metric", "--metrics", "--min-seeds", "--models"),
+        *("--output", "--runs", "--seeds", "FILES"),
     ],
 }
 HEAVY = ("torch", "transformers", "ibis", "duckdb", "datasets", "faiss", "sentence_transformers")

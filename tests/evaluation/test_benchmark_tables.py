@@ -79,6 +79,30 @@ def test_a_missing_seed_is_pending_and_never_the_best(write):
     assert "0.9" not in text
 
 
+def test_fewer_seeds_count_if_they_are_enough_and_the_table_says_how_many(write):
+    path = write(
+        row("a", 0, 0.2), row("a", 1, 0.4), row("a", 2, 0.6), row("b", 1, 0.5), row("b", 2, 0.7), row("c", 2, 0.9)
+    )
+    table = markdown_tables(read_benchmark(path, min_seeds=2), ["ndcg@10"])
+    assert "| a | 0.4000 |" in table
+    assert "| b | **0.6000** (2) |" in table
+    assert "| c | pending |" in table
+    assert "seeds 0, 1, 2, or over as many of them as stand in round brackets" in table
+    with pytest.raises(ValueError, match="`--min-seeds` takes a number of seeds from 1, got 0"):
+        read_benchmark(path, min_seeds=0)
+
+
+def test_two_models_share_the_seeds_of_both_and_a_rule_shares_all(write):
+    path = write(
+        *(row("a", seed, 0.2) for seed in (0, 1)), *(row("b", seed, 0.5) for seed in (1, 2)), row("recency", 0, 0.1)
+    )
+    benchmark = read_benchmark(path, min_seeds=1)
+    a, b, rule = benchmark.lines
+    place = ("last-session", "merged", "ndcg@10")
+    assert benchmark.shared_seeds([a, b], place) == [1]
+    assert benchmark.shared_seeds([b, rule], place) == [1, 2]
+
+
 def test_a_wanted_model_without_a_row_is_pending_and_a_wanted_seed_is_missed(write):
     path = write(row("a", 0, 0.5), row("b", 0, 0.25))
     assert "| pbat | pending |" in markdown_tables(read_benchmark(path, models=["a", "pbat"]), METRICS)
