@@ -1,8 +1,5 @@
 """The fast search against brute force over every item, and against `generate` with the logits processor."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -12,8 +9,7 @@ from genrec.generation.logits_processor import TrieConstrainedLogitsProcessor
 from genrec.generation.selection import top_in_order
 from genrec.generation.trie import ItemTrie
 
-sys.path.append(str(Path(__file__).parent))
-from search_oracle import (
+from .search_oracle import (
     PLAIN,
     VARIANTS,
     assert_same,

@@ -1,8 +1,6 @@
 """What is copied, captured, replayed and forgotten, on a stand-in for CUDA whose graphs are run anew at each replay."""
 
-import sys
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +10,7 @@ from genrec.generation.beam_search import constrained_beam_search, search
 from genrec.generation.cuda_graphs import CudaGraphSearch
 from genrec.generation.trie import ItemTrie
 
-sys.path.append(str(Path(__file__).parent))
-from search_oracle import assert_same, random_catalog, random_prompts, read, tiny_model
+from .search_oracle import assert_same, random_catalog, random_prompts, read, tiny_model
 
 
 class Recorder:

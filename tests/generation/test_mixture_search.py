@@ -1,8 +1,5 @@
 """Models that point at items: `generate`, the trie processor, the fast search and brute force over a catalog agree."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
@@ -14,10 +11,17 @@ from genrec.generation.search_buckets import BucketedSearch
 from genrec.generation.trie import ItemTrie
 from genrec.models.gamer import GamerForCausalLM
 
-sys.path.append(str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parent.parent / "models"))
-from mixture_oracle import HEADS, ITEMS, Request, conditionals, inputs_for, left_padded, random_requests, tiny_model
-from search_oracle import assert_same, brute_force, read
+from ..models.mixture_oracle import (
+    HEADS,
+    ITEMS,
+    Request,
+    conditionals,
+    inputs_for,
+    left_padded,
+    random_requests,
+    tiny_model,
+)
+from .search_oracle import assert_same, brute_force, read
 
 CATALOG = torch.tensor(ITEMS[::2] + ITEMS[1:6:2])  # 12 of the 18 items that the codes can write, in no order
 

@@ -1,8 +1,5 @@
 """The search in fixed shapes: nothing waits for the device, one graph per bucket, and padding changes nothing."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,8 +9,7 @@ from genrec.generation.search_buckets import BucketedSearch
 from genrec.generation.trie import ItemTrie
 from genrec.models.gamer import GamerForCausalLM
 
-sys.path.append(str(Path(__file__).parent))
-from search_oracle import VARIANTS, assert_same, random_catalog, random_prompts, read, tiny_model
+from .search_oracle import VARIANTS, assert_same, random_catalog, random_prompts, read, tiny_model
 
 ONE_LAYER = {"num_hidden_layers": 1, "cross_level_layers": [0], "behavior_injection_layers": [0]}
 

@@ -1,8 +1,6 @@
 """Random models, catalogs, histories and filters: the fast search, `generate` and brute force find the same."""
 
 import random
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +9,7 @@ from genrec.generation.beam_search import constrained_beam_search
 from genrec.generation.search_buckets import BucketedSearch
 from genrec.generation.trie import ItemTrie
 
-sys.path.append(str(Path(__file__).parent))
-from search_oracle import (
+from .search_oracle import (
     PLAIN,
     assert_same,
     brute_force,

@@ -1,8 +1,5 @@
 """A model in bfloat16: scores are sums of float32 log-probabilities, near those of the float32 model."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,8 +8,7 @@ from genrec.generation.prompts import read_prompts
 from genrec.generation.shared_prompt import SharedPromptDecoder
 from genrec.generation.trie import ItemTrie
 
-sys.path.append(str(Path(__file__).parent))
-from search_oracle import VARIANTS, item_log_probabilities, random_catalog, random_prompts, read, tiny_model
+from .search_oracle import VARIANTS, item_log_probabilities, random_catalog, random_prompts, read, tiny_model
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,16 +1,12 @@
 """Several behaviors asked of one user at once: the same as one by one, with the history computed once."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from genrec.generation.beam_search import constrained_beam_search
 from genrec.generation.trie import ItemTrie
 
-sys.path.append(str(Path(__file__).parent))
-from search_oracle import VARIANTS, assert_same, random_catalog, random_prompts, read, tiny_model
+from .search_oracle import VARIANTS, assert_same, random_catalog, random_prompts, read, tiny_model
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -12,24 +12,19 @@ from torch import Tensor
 
 from genrec.models.gamer import GamerConfig, GamerForCausalLM
 
+from ..tiny_shape import TINY_SHAPE
+
 Item = tuple[int, ...]  # token ids of an item's codes
 
 NEIGHBOR_FEATURES = 10  # eight and one for each of two windows
 SIZES, OFFSETS = [3, 2, 3], [5, 8, 10]  # three behaviors: 2, 3 and 4
 ITEMS: list[Item] = [(5 + a, 8 + b, 10 + c) for a in range(3) for b in range(2) for c in range(3)]
 TINY: dict[str, Any] = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "behavior_embedding_dim": 4,
+    **TINY_SHAPE,
     "pointer_dim": 8,
     "codebook_sizes": SIZES,
     "behavior_levels": [0, 1, 2],
     "trend_windows": [3600, 86_400],
-    "dropout": 0.0,
 }
 HEADS: dict[str, dict[str, Any]] = {
     "copy": {"copy_head": True},

@@ -9,17 +9,13 @@ from genrec.models.gamer import GamerConfig, GamerForCausalLM
 from genrec.models.gamer.item_embedding import NO_ITEM
 from genrec.models.gamer.token_layout import read_layout
 
+from ..tiny_shape import TINY_SHAPE
+
 SIZES = [3, 2, 4]
 TINY = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
+    **TINY_SHAPE,
     "codebook_sizes": SIZES,
     "behavior_levels": [0, 1],
-    "dropout": 0.0,
     "initializer_range": 0.4,
 }
 ITEMS = [[4 + a, 7 + b, 9 + c] for a, b, c in itertools.product(*map(range, SIZES))]

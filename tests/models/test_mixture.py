@@ -1,7 +1,6 @@
 """The mixture heads: against a second implementation in loops, by hand, and as the paper's model when they are off."""
 
 import math
-import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -19,8 +18,7 @@ from genrec.models.gamer.mixture import MixtureHead
 from genrec.models.gamer.pointers import as_candidates
 from genrec.models.gamer.prefix_mixture import NOTHING, Components, gates_at, log_likelihoods, mix, no_prefix
 
-sys.path.append(str(Path(__file__).parent))
-from mixture_oracle import (
+from .mixture_oracle import (
     HEADS,
     ITEMS,
     NEIGHBOR_FEATURES,

@@ -11,16 +11,12 @@ from genrec.models.gamer import GamerConfig, GamerForCausalLM
 from genrec.models.gamer.time_context import FIRST_SESSION, NUM_GAPS, TimeContext, session_starts
 from genrec.models.gamer.token_layout import TokenLayout, read_layout
 
+from ..tiny_shape import TINY_SHAPE
+
 TINY = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
+    **TINY_SHAPE,
     "codebook_sizes": [4, 4],
     "behavior_levels": [0, 1],
-    "dropout": 0.0,
     "initializer_range": 0.4,
 }
 WEEK = 7 * 86_400

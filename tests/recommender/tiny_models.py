@@ -5,14 +5,10 @@ import torch
 from genrec.item_tokenizers.base import ItemTokenizer
 from genrec.models.gamer import GamerConfig, GamerForCausalLM
 
+from ..tiny_shape import TINY_SHAPE
+
 SHAPE = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "behavior_embedding_dim": 4,
+    **TINY_SHAPE,
     "initializer_range": 0.4,
     "max_history_items": 5,
 }
