@@ -14,8 +14,10 @@ README = FOLDER.parent.parent / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 LOGS = {"deskdrop": "deskdrop", "retailrocket": "retailrocket", "taobao": "taobao", "market": "synthetic market"}
 RULES = ("popularity", "trending", "recency", "recency-undone", "co-occurrence")
-OURS = ("gamer-plus-tiny", "gamer-small", "gamer", "gamer-session", "qwen3")
-MODELS = (*OURS, "mbgen-long", "tiger-mb-long", "sasrec", *RULES, "upper-bound")
+GENERATING = ("gamer-plus-tiny", "gamer", "gamer-session", "qwen3", "mbgen-long", "tiger-mb-long")
+SEQUENTIAL = ("sasrec", "gru4rec", "bert4rec", "sasrec-b", "mb-str", "pbat", "mbht")
+GRAPHS = ("mb-gmn", "s-mbrec")
+MODELS = (*GENERATING, *SEQUENTIAL, *GRAPHS, *RULES, "upper-bound")
 
 
 def figures(path: Path) -> dict[str, list[dict[str, str]]]:
