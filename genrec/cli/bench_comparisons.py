@@ -32,6 +32,10 @@ class Runs:
             self.reports[key] = EvaluationReport.load(self.folders[key] / "report.json")
         return self.reports[key]
 
+    def hold(self, key: RunKey, model: str, protocol: str) -> bool:
+        """Whether there is a run that asked this model on this protocol."""
+        return key in self.folders and (model, protocol) in self.report(key).runs
+
 
 def find_runs(folder: str | Path) -> Runs:
     """Return the finished runs under a folder.
@@ -75,9 +79,9 @@ def paired_test(
     seeds = benchmark.shared_seeds([first, second], place)
     reason = ""
     if runs is not None:
-        missing = [pair for pair in _needed(place, first, second, seeds) if pair not in runs.folders]
+        missing = _missing(place, first, second, seeds, runs)
         if missing:
-            result, reason = None, f", no run of {missing[0][0]} with seed {missing[0][1]}"
+            result, reason = None, f", no run of {missing[0][0]} with seed {missing[0][1]} on {protocol}"
         else:
             result, reason = _compared(place, first, second, seeds, runs, num_bootstrap)
         if result is not None:
@@ -91,9 +95,10 @@ def paired_test(
     return ModelTest(*names, sum(differences) / len(seeds), None, None, sign_flip_p(differences), over)
 
 
-def _needed(place: Place, first: Line, second: Line, seeds: Sequence[int]) -> list[RunKey]:
-    """Return the runs (configuration, seed) that hold both lines' records; a rule's one run stands for all seeds."""
-    return [(line.config, _seed_of(line, place, seed)) for line in (first, second) for seed in seeds]
+def _missing(place: Place, first: Line, second: Line, seeds: Sequence[int], runs: Runs) -> list[RunKey]:
+    """Return the runs (configuration, seed) that should hold a line's records and do not exist."""
+    needed = [(line, (line.config, _seed_of(line, place, seed))) for line in (first, second) for seed in seeds]
+    return [key for line, key in needed if not runs.hold(key, line.model, place[0])]
 
 
 def _seed_of(line: Line, place: Place, seed: int) -> int:

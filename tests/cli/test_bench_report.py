@@ -55,8 +55,14 @@ def test_every_pair_can_be_tested_and_one_model_chosen(path):
 def test_a_missing_run_falls_back_to_seeds_and_is_named(path, tmp_path):
     (tmp_path / "runs" / "shop_qwen3" / "seed-1" / "bench.json").unlink()
     tests = run_tests(path, runs=str(tmp_path / "runs"))
-    assert tests[0].basis == "3 seeds alone, no run of shop_qwen3 with seed 1"
+    assert tests[0].basis == "3 seeds alone, no run of shop_qwen3 with seed 1 on last-session"
     assert "records" in tests[1].basis
+
+
+def test_a_figure_of_another_protocol_than_the_runs_is_tested_over_seeds(path, tmp_path):
+    path.write_text(path.read_text().replace(",last-session,", ",temporal,"))
+    tests = run_tests(path, runs=str(tmp_path / "runs"))
+    assert {test.basis for test in tests} == {"3 seeds alone, no run of shop_gamer with seed 0 on temporal"}
 
 
 def test_seeds_that_asked_other_users_are_tested_over_seeds(add, tmp_path):
