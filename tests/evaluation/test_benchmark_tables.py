@@ -173,6 +173,13 @@ def test_the_plot_is_a_picture(two_models, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_plot_of_nothing_is_refused(write, tmp_path):
+    pytest.importorskip("matplotlib")
+    pending = read_benchmark(write(row("a", 0, 0.2), row("b", 1, 0.4)))
+    with pytest.raises(ValueError, match="shop.csv has no 'ndcg@10' with all its seeds, so there is nothing to draw"):
+        plot_benchmark(pending, tmp_path / "shop.png")
+
+
 def test_what_a_paper_printed_stands_beside_ours_and_never_competes(write, tmp_path):
     path = write(
         row("gamer", 0, 0.25),
