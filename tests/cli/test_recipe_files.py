@@ -35,7 +35,9 @@ def test_variants_are_put_over_one_after_the_other():
 
 def test_a_variant_stands_on_the_one_that_it_extends():
     plain, b = load_recipe("deskdrop+sasrec"), load_recipe("deskdrop+sasrec-b")
-    assert (plain.training, plain.item_tokenizer) == (b.training, b.item_tokenizer)
+    assert (b.item_tokenizer, b.evaluation.num_beams) == (plain.item_tokenizer, plain.evaluation.num_beams)
+    own = {"learning_rate": 0.003, "per_device_train_batch_size": 16}
+    assert b.training == {**plain.training, **own}
     assert b.model == {"preset": "sasrec-b", "max_history_items": 50}
 
 
