@@ -84,8 +84,8 @@ class MBGMNModel(GraphModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, MetaTransform):
-            init.normal_(module.weights.bias, std=module.width**-0.5)  # the map of a node of which nothing is known
+        if isinstance(module, NodeMaps):
+            init.normal_(module.bias, std=module.width**-0.5)
 
     def propagate(self) -> GraphStates:
         """Return the items' states; users take the first embeddings, and then each layer's messages."""
@@ -173,13 +173,21 @@ class MBGMNLayer(nn.Module):
         return self.attention_out(mixed.transpose(1, 2).reshape(states.shape))
 
 
+class NodeMaps(nn.Linear):
+    """Makes a node's map from its meta knowledge; the bias is the map of a node of which nothing is known."""
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__(3 * width, 2 * rank * width)
+        self.width = width
+
+
 class MetaTransform(nn.Module):
     """A low-rank map per node and behavior, made from the node's meta knowledge (the paper's section 3.1)."""
 
     def __init__(self, width: int, rank: int) -> None:
         super().__init__()
         self.width, self.rank = width, rank
-        self.weights = nn.Linear(3 * width, 2 * rank * width)
+        self.weights = NodeMaps(width, rank)
 
     def forward(self, states: Tensor, neighbours: Tensor, behaviors: Tensor) -> Tensor:
         """Return `V2 V1 state` under each behavior, `[nodes, behaviors, width]`; arguments as in `messages`."""

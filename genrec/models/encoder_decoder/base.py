@@ -16,7 +16,21 @@ from .configuration import EncoderDecoderConfig
 IGNORED_LABEL = -100
 
 
-class ItemCodeT5(T5ForConditionalGeneration):
+class InitialisedAsT5:
+    """Lets the initialisation of T5's modules take effect in classes that are not of transformers itself.
+
+    T5 initialises an attention or a feed-forward as a whole. In the classes of others transformers takes a module
+    without weights of its own for one that was loaded, and leaves it out: matrices would then have T5's
+    `initializer_factor` for their standard deviation.
+    """
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Return False: all initialisation here leaves weights alone that were loaded, one by one."""
+        return False
+
+
+class ItemCodeT5(InitialisedAsT5, T5ForConditionalGeneration):
     """T5 that reads a history of item codes and writes the next item's: `[behavior,] c1, ..., cL, end`.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5Block, T5DenseActDense, T5LayerNorm, T5Stack
 
-from .base import ItemCodeT5
+from .base import InitialisedAsT5, ItemCodeT5
 from .configuration import MBGenConfig
 from .token_places import item_behaviors, token_places
 
@@ -136,7 +136,7 @@ class MBGenBlock(T5Block):
         return self.layer[-1](hidden_states, *routing), self_bias, cross_bias
 
 
-class MBGenStack(T5Stack):
+class MBGenStack(InitialisedAsT5, T5Stack):
     """T5's encoder or decoder, which reads off its tokens what each is.
 
     Args:
