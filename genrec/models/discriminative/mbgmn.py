@@ -14,7 +14,6 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import initialization as init
 
 from .graph import GraphConfig, GraphModel, GraphStates, Targets, UserStates, spread, taken_from_history
 
@@ -81,11 +80,6 @@ class MBGMNModel(GraphModel):
         self.layers = nn.ModuleList(MBGMNLayer(config) for _ in range(config.num_hidden_layers))
         self.prediction = MetaPrediction(config)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, NodeMaps):
-            init.normal_(module.bias, std=module.width**-0.5)
 
     def propagate(self) -> GraphStates:
         """Return the items' states; users take the first embeddings, and then each layer's messages."""
@@ -173,21 +167,13 @@ class MBGMNLayer(nn.Module):
         return self.attention_out(mixed.transpose(1, 2).reshape(states.shape))
 
 
-class NodeMaps(nn.Linear):
-    """Makes a node's map from its meta knowledge; the bias is the map of a node of which nothing is known."""
-
-    def __init__(self, width: int, rank: int) -> None:
-        super().__init__(3 * width, 2 * rank * width)
-        self.width = width
-
-
 class MetaTransform(nn.Module):
     """A low-rank map per node and behavior, made from the node's meta knowledge (the paper's section 3.1)."""
 
     def __init__(self, width: int, rank: int) -> None:
         super().__init__()
         self.width, self.rank = width, rank
-        self.weights = NodeMaps(width, rank)
+        self.weights = nn.Linear(3 * width, 2 * rank * width)
 
     def forward(self, states: Tensor, neighbours: Tensor, behaviors: Tensor) -> Tensor:
         """Return `V2 V1 state` under each behavior, `[nodes, behaviors, width]`; arguments as in `messages`."""
