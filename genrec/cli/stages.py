@@ -23,13 +23,16 @@ from genrec.cli.folder import RunFolder
 from genrec.cli.kept import KeptStages, Stage
 from genrec.cli.provenance import commit
 from genrec.cli.recipe import RELEASED, Recipe
+from genrec.data.numbering import WITHIN, numbering_of
 from genrec.data.preparation import prepare
 from genrec.data.prepared import PreparedDataset
 from genrec.files import replace_folder, write_atomically
+from genrec.item_tokenizers import ChunkedIDTokenizer
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from genrec.data.histories import Histories
     from genrec.item_tokenizers import ItemTokenizer
 
 STAGES = ("prepare", "tokenize", "train", "evaluate", "publish")
@@ -148,12 +151,25 @@ def tokenize_split(run: Run, protocol: str) -> dict[str, Any]:
     with replace_folder(run.folder.item_tokenizer(protocol)) as temporary:
         tokenizer.save_pretrained(temporary)
     report = tokenizer.report()
+    if isinstance(tokenizer, ChunkedIDTokenizer) and not tokenizer.settings["shuffle"]:
+        _warn_of_telling_numbers(run, prepared.split(protocol).train)
     return {
         "items": len(prepared.catalog),
         "codebook_sizes": "x".join(map(str, tokenizer.codebook_sizes)),
         "raw_collision_rate": report.raw_collision_rate,
         "collision_rate": report.collision_rate,
     }
+
+
+def _warn_of_telling_numbers(run: Run, train: "Histories") -> None:
+    """Say so if the items' numbers, of which chunked ids are made, tell which items go together."""
+    numbering = numbering_of(train)
+    if numbering.tells:
+        run.say(
+            f"  WARNING: {numbering.share:.0%} of users' next items stand within {WITHIN} places of the last one in "
+            f"the catalog, {numbering.chance:.1%} would by chance. If items were numbered along the log, chunked ids "
+            "give away test sessions: set `item_tokenizer.shuffle: true`."
+        )
 
 
 def _item_inputs(run: Run, protocol: str) -> "np.ndarray | None":

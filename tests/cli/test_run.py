@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file
 
+from genrec.cli import stages
 from genrec.cli.main import app
+from genrec.data.histories import as_histories
 from genrec.evaluation.benchmark_csv import read_benchmark_csv
 from genrec.evaluation.protocols import SLICES
 from genrec.evaluation.tables import RULES
@@ -20,8 +23,8 @@ def lines_of(result):
 
 
 def test_a_run_prints_its_stages_and_leaves_its_files(finished):
-    stages = [line.split("]")[0][1:] for line in finished.stdout.splitlines() if "] done in" in line]
-    assert stages == ["prepare", "last-session/tokenize", "last-session/train", "evaluate"]
+    names = [line.split("]")[0][1:] for line in finished.stdout.splitlines() if "] done in" in line]
+    assert names == ["prepare", "last-session/tokenize", "last-session/train", "evaluate"]
     for name in ("recipe.yaml", "report.json", "report.md", "prepared/manifest.json", "plots/metrics.png"):
         assert (finished.run / name).is_file(), name
     names = {path.name for path in (finished.run / "checkpoint").iterdir()}
@@ -255,3 +258,12 @@ def test_csv_on_the_command_line_adds_the_figures_of_a_kept_run(finished, genrec
     result = genrec("run", finished.recipe, "--output", folder, "--csv", tmp_path / "more.csv")
     assert "[evaluate] kept" in result.stdout
     assert read_benchmark_csv(tmp_path / "more.csv") == read_benchmark_csv(finished.folder / "figures.csv")
+
+
+def test_chunked_ids_are_warned_of_where_numbers_were_given_out_along_the_log():
+    along = [[(item, "view", item) for item in range(first, first + 10)] for first in range(0, 4000, 10)]
+    said = []
+    stages._warn_of_telling_numbers(SimpleNamespace(say=said.append), as_histories(along, list(range(4000)), "view"))
+    assert len(said) == 1
+    assert "100% of users' next items stand within 50 places" in said[0]
+    assert "`item_tokenizer.shuffle: true`" in said[0]
