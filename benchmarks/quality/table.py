@@ -22,13 +22,13 @@ MODELS = (*GENERATING, *SEQUENTIAL, *GRAPHS, *RULES, "upper-bound")
 
 def figures(path: Path) -> dict[str, list[dict[str, str]]]:
     """Return each model's merged NDCG@10 rows of the `last-session` protocol, one per seed, of the log's own recipe."""
-    by_model: dict[str, list[dict[str, str]]] = defaultdict(list)
+    by_model: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             is_asked = (row["protocol"], row["behavior"], row["metric"]) == ("last-session", "merged", "ndcg@10")
             if is_asked and row["config"].startswith(path.stem):
-                by_model[row["model"]].append(row)
-    return by_model
+                by_model[row["model"]][row["seed"]] = row  # each recipe measures the upper bound anew
+    return defaultdict(list, {model: list(rows.values()) for model, rows in by_model.items()})
 
 
 def cell(rows: list[dict[str, str]]) -> str:
