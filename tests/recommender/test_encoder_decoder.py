@@ -69,7 +69,7 @@ def test_a_wide_search_finds_what_brute_force_finds(model, tokenizer):
         for history, found in zip(HISTORIES, lists[name], strict=True):
             scores, items = item_scores(model, tokenizer, history, number).sort(descending=True)
             assert found.item_ids == [f"i{item}" for item in items.tolist()]
-            assert found.scores == pytest.approx(scores.tolist(), abs=1e-4)
+            assert found.scores == pytest.approx(scores.tolist(), rel=1e-5, abs=1e-4)
 
 
 def test_asking_for_several_behaviors_encodes_once(model, tokenizer):
