@@ -17,7 +17,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.qwen3.modeling_qwen3 import repeat_kv
 
-from benchmarks.speed.harness import Contender, Results, Settings, run
+from benchmarks.speed.harness import Contender, Results, Settings, check_close, run
 from benchmarks.speed.limits import attention_flops, measure_peaks
 from benchmarks.speed.workload import random_config
 from genrec.models.gamer import GamerConfig
@@ -26,6 +26,7 @@ from genrec.models.gamer.behavior_masks import MASKS, build_mask, sees_lower_lev
 
 HISTORY_ITEMS = 101
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+_check = partial(check_close, baseline="dense_mask", what="its output or gradients are")
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -102,14 +103,6 @@ def _forward_and_backward(attend: Attend, inputs: list[Tensor]) -> list[Tensor]:
     output = attend(*(each.transpose(1, 2) for each in inputs))
     output.backward(torch.ones_like(output))
     return [output.detach(), *(each.grad for each in inputs)]
-
-
-def _check(outputs: dict[str, list[Tensor]], tolerance: float) -> None:
-    for name, found in outputs.items():
-        for ours, theirs in zip(found, outputs["dense_mask"], strict=True):
-            off = float((ours - theirs).norm() / theirs.norm())
-            if not off <= tolerance:
-                raise ValueError(f"{name}: its output or gradients are off by {off:.1e}.")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.baselines.dense_training import DenseExperts, copied_experts
-from benchmarks.speed.harness import Contender, Results, Settings, run
+from benchmarks.speed.harness import Contender, Results, Settings, check_close, run
 from benchmarks.speed.workload import random_config
 from genrec.models.gamer import GamerConfig
 from genrec.models.gamer.experts import PositionExperts
 
 HISTORY_ITEMS = 101
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+_check = partial(check_close, baseline="boolean_index", what="its output or gradient is")
 
 
 class GroupedExperts(nn.Module):
@@ -100,14 +101,6 @@ def _works(way: Callable[[Tensor], Tensor], hidden_states: Tensor) -> bool:
     except (RuntimeError, NotImplementedError, AttributeError):
         return False
     return True
-
-
-def _check(outputs: dict[str, tuple[Tensor, Tensor]], tolerance: float) -> None:
-    for name, found in outputs.items():
-        for ours, theirs in zip(found, outputs["boolean_index"], strict=True):
-            off = float((ours - theirs).norm() / theirs.norm())
-            if not off <= tolerance:
-                raise ValueError(f"{name}: its output or gradient is off by {off:.1e}.")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from benchmarks.speed.memory import peak_memory_mb
 from benchmarks.speed.timing import Contender, Row, no_garbage_collection, order_of_runs, times_to_run
 from genrec.files import write_atomically
 
-__all__ = ["Contender", "Results", "Row", "Settings", "peak_memory_mb", "run"]
+__all__ = ["Contender", "Results", "Row", "Settings", "check_close", "peak_memory_mb", "run"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -190,6 +190,25 @@ class Results:
     def _synchronize(self) -> None:
         if torch.device(self.settings.device).type == "cuda":
             torch.cuda.synchronize(self.settings.device)
+
+
+def check_close(outputs: Mapping[str, Sequence[torch.Tensor]], *, baseline: str, tolerance: float, what: str) -> None:
+    """Refuse contenders whose tensors differ from the baseline's.
+
+    Args:
+        outputs: Contender -> its tensors, in one order.
+        baseline: The contender that the others are held against.
+        tolerance: The norm of a difference, relative to that of the baseline's tensor.
+        what: What the tensors are, for the message.
+
+    Raises:
+        ValueError: If one is further off.
+    """
+    for name, found in outputs.items():
+        for ours, theirs in zip(found, outputs[baseline], strict=True):
+            off = float((ours - theirs).norm() / theirs.norm())
+            if not off <= tolerance:
+                raise ValueError(f"{name}: {what} off by {off:.1e}.")
 
 
 def run(

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.speed.harness import Contender, Results, Settings, run
+from benchmarks.speed.harness import Contender, Results, Settings, check_close, run
 from genrec.models.discriminative.softmax import softmax_loss
 
 WIDTH, CHUNK = 64, 1 << 24
 CATALOGS = (3_000, 30_000, 100_000)
 TOLERANCE = 1e-4
+_check = partial(check_close, baseline="dense", what="its loss or a gradient is", tolerance=TOLERANCE)
 
 Way = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -85,14 +86,6 @@ def _forward_and_backward(way: Way, states: Tensor, items: Tensor, targets: Tens
     assert states.grad is not None
     assert items.grad is not None
     return loss.detach(), states.grad, items.grad
-
-
-def _check(outputs: dict[str, tuple[Tensor, ...]]) -> None:
-    for name, found in outputs.items():
-        for ours, theirs in zip(found, outputs["dense"], strict=True):
-            off = float((ours - theirs).norm() / theirs.norm())
-            if not off <= TOLERANCE:
-                raise ValueError(f"{name}: its loss or a gradient is off by {off:.1e}.")
 
 
 if __name__ == "__main__":

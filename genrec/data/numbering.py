@@ -36,6 +36,9 @@ def numbering_of(histories: Histories) -> Numbering:
     Data sets are often numbered along the log, user by user. An item then stands beside those that its first user met
     in sessions to come, and whatever reads the number knows the test set.
 
+    Args:
+        histories: Users' items, of the training part.
+
     Example:
         >>> from genrec.data.histories import as_histories
         >>> users = [[(item, "view", item) for item in range(first, first + 40)] for first in range(0, 4000, 40)]

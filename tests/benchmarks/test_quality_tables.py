@@ -4,7 +4,7 @@ import pytest
 
 from genrec.cli.bench_claims import judge, read_claims
 from genrec.cli.bench_report import TABLE_METRICS
-from genrec.evaluation.benchmark_tables import markdown_tables, read_benchmark
+from genrec.evaluation.benchmark_tables import PENDING, markdown_tables, read_benchmark
 
 from .conftest import ROOT
 
@@ -27,7 +27,9 @@ def test_each_verdict_is_about_the_figures_of_the_files():
     """Intervals need the runs' records, which are not kept here; differences need only the figures."""
     lines = (QUALITY / "tables" / "claims.md").read_text(encoding="utf-8").splitlines()[2:]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    shown = {(claim, log): difference for claim, _, log, _, difference, _ in cells}
+    shown = {(claim, log): (word, difference) for claim, _, log, word, difference, _ in cells}
     for log in LOGS[:4]:
         for verdict in judge(read_claims(QUALITY / "claims.yaml"), benchmark_of(log), None, num_bootstrap=10):
-            assert shown[verdict.claim.claim, log].startswith(verdict.difference), COMMAND
+            word, difference = shown[verdict.claim.claim, log]
+            assert (word == PENDING) == (verdict.word == PENDING), COMMAND
+            assert difference.startswith(verdict.difference), COMMAND

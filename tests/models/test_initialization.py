@@ -16,8 +16,8 @@ from genrec.models.ranking import MODELS as RANKING
 PRESETS = Path(__file__).parent.parent.parent / "hub_configs"
 CODES = {"codebook_sizes": [16, 16], "behavior_levels": [0, 1, 2]}
 ITEMS = {"num_items": 40, "num_behaviors": 3}
-MODELS = {model.config_class.model_type: model for model in (*SCORING, *ENCODER_DECODERS, *RANKING)}
-OTHERS = {"gamer": GamerForCausalLM, "gamer-ranking": GamerForRanking}
+CLASSES = (*SCORING, *ENCODER_DECODERS, *RANKING, GamerForCausalLM, GamerForRanking)
+MODELS = {model.config_class.model_type: model for model in CLASSES}
 NAMES = (
     *("sasrec", "gru4rec", "bert4rec", "mb-str", "pbat", "mbht", "mb-gmn", "s-mbrec", "din", "candidate-transformer"),
     *("tiger-mb-tiny", "mbgen-tiny", "gamer-tiny", "gamer-plus-tiny", "gamer-ranking-tiny"),
@@ -29,7 +29,7 @@ def made(name: str) -> PreTrainedModel:
     config_class = type(AutoConfig.from_pretrained(PRESETS / name))
     vocabulary = CODES if hasattr(config_class(), "codebook_sizes") else ITEMS
     torch.manual_seed(0)
-    return (MODELS | OTHERS)[config_class.model_type](config_class.from_pretrained(PRESETS / name, **vocabulary))
+    return MODELS[config_class.model_type](config_class.from_pretrained(PRESETS / name, **vocabulary))
 
 
 def initialise_again(module: nn.Module, owner: PreTrainedModel) -> None:
