@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genrec.cli.families import config_class, training_arguments_class
+from genrec.cli.families import config_class, sample_settings, training_arguments_class
 from genrec.cli.recipe import Recipe, embedder_class, item_tokenizer_class, signature_schema
 from genrec.data import Catalog, DataConfig, Histories, InteractionLog, SyntheticMarket
 from genrec.data.preparation import read_sources
@@ -130,6 +130,7 @@ def build_model_config(settings: Mapping[str, Any], vocabulary: Mapping[str, Any
 def build_training_arguments(recipe: Recipe, output_dir: Path) -> Any:
     """Return a preset's training arguments with the recipe's fields."""
     fields = {"output_dir": str(output_dir), "seed": recipe.seed, **recipe.training}
-    fields.pop("augmentation_copies", None)
+    for name in sample_settings(recipe.model["preset"]):
+        fields.pop(name, None)
     preset, arguments = fields.pop("preset", None), training_arguments_class(recipe.model["preset"])
     return arguments.preset(preset, **fields) if preset else arguments(**fields)

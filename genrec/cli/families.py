@@ -77,6 +77,15 @@ def training_arguments_class(preset: str) -> Any:
     return GenRecTrainingArguments
 
 
+def sample_settings(preset: str) -> dict[str, Any]:
+    """Return the keys of a recipe's training section that say which samples are made, and what each takes.
+
+    They are those that the preset's training arguments do not have.
+    """
+    own: dict[str, Any] = {"augmentation_copies": int}
+    return own if scores_items(preset) or is_encoder_decoder(preset) else {**own, "samples": str}
+
+
 def ignored_training_fields(preset: str) -> tuple[str, ...]:
     """Return the fields of those arguments that these models would ignore."""
     if scores_items(preset):

@@ -17,11 +17,13 @@ from genrec.cli.families import (
     ignored_training_fields,
     is_encoder_decoder,
     recommends,
+    sample_settings,
     scores_items,
     training_arguments_class,
 )
 from genrec.cli.recipe_files import apply_override, read_recipe
 from genrec.cli.strict import Schema, check_section, check_value, unknown_key
+from genrec.data.samples import SAMPLE_LEVELS
 from genrec.files import read_json
 from genrec.presets import preset_names, preset_path
 
@@ -112,7 +114,7 @@ class Recipe:
         item_tokenizer: `name` or `preset`, and that tokenizer's arguments; None for a model that scores items.
         model: `preset` and fields of the model's config.
         training: `preset` and fields of `GenRecTrainingArguments` (`ItemTrainingArguments` for a model that scores
-            items), plus `augmentation_copies`.
+            items), plus `augmentation_copies` and, where they lack it, `samples`.
         evaluation: How the run is evaluated.
         hub: Where it is published, if anywhere.
     """
@@ -305,7 +307,11 @@ def _check_training(section: Any, preset: str) -> dict[str, Any]:
     """Check the training section of a recipe whose model is of this preset."""
     without = (*TRAINING_FIELDS_OF_THE_RUN, *ignored_training_fields(preset))
     schema = dict(signature_schema(training_arguments_class(preset), without=without))
-    return check_section(section, {**schema, "preset": str, "augmentation_copies": int}, "training")
+    own = sample_settings(preset)
+    checked = check_section(section, {**schema, "preset": str, **own}, "training")
+    if "samples" in own and "samples" in checked:
+        _choice(checked, "samples", list(SAMPLE_LEVELS), "training")
+    return checked
 
 
 def _check_evaluation(section: Any) -> EvaluationSettings:

@@ -110,13 +110,13 @@ def _code_trainer(run: "Run", protocol: str, arguments: "GenRecTrainingArguments
     tokenizer = run.item_tokenizer(protocol)
     config = build_model_config(recipe.model, tokenizer.model_config_fields())
     length = arguments.max_history_items or config.max_history_items
-    copies = recipe.training.get("augmentation_copies", 0)
+    copies, level = recipe.training.get("augmentation_copies", 0), recipe.training.get("samples", "window")
     set_seed(arguments.seed)
     return GenRecTrainer(
         GamerForCausalLM(config),
         arguments,
         tokenizer,
-        train_dataset=prepared.train_dataset(protocol, copies, recipe.seed, max_history_items=length),
+        train_dataset=prepared.train_dataset(protocol, copies, recipe.seed, length, level),
         eval_dataset=prepared.validation_dataset(protocol, max_history_items=length),
         ranking_queries=prepared.split(protocol).validation,
         context=query_context(prepared.histories, config),

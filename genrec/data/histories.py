@@ -113,6 +113,20 @@ class Histories:
         rows = np.arange(len(self))
         return self._ranges(rows, np.maximum(self.offsets[:-1], self.offsets[1:] - num_items), self.offsets[1:])
 
+    def windows(self, num_items: int) -> "Histories":
+        """Cut each user's interactions into rows of `num_items`, back from the last; what is left over comes first.
+
+        Example:
+            >>> one = as_histories([[("a", "view"), ("b", "view"), ("a", "buy")]], ["a", "b"], "view,buy")
+            >>> [row.items.tolist() for row in one.windows(2)]
+            [[0], [1, 0]]
+        """
+        counts = np.maximum(-(-self.lengths // num_items), 1)
+        rows = np.repeat(np.arange(len(self)), counts)
+        windows_after = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(len(rows))
+        ends = self.offsets[1:][rows] - windows_after * num_items
+        return self._ranges(rows, np.maximum(self.offsets[:-1][rows], ends - num_items), ends)
+
     def keep(self, events: np.ndarray) -> "Histories":
         """Keep the events where the mask `[events]` is true; a user left with none keeps an empty row."""
         counts = np.bincount(self.rows[events], minlength=len(self))

@@ -152,18 +152,20 @@ class PreparedDataset:
         augmentation_copies: int = 0,
         seed: int = 0,
         max_history_items: int = DEFAULT_MAX_HISTORY_ITEMS,
+        samples: str = "window",
     ) -> "datasets.Dataset":
-        """Return the training part as a memory-mapped dataset, one sample per user and copy.
+        """Return the training part as a memory-mapped dataset, of each user and copy one sample or as many as it takes.
 
         Args:
             protocol: `"last-session"` or `"temporal"`.
             augmentation_copies: Copies per user with behaviors dropped (GAMER, section 3.3).
             seed: Seed of the dropping.
-            max_history_items: A sample keeps its last `max_history_items` + 1 interactions. Dropping comes first, so
+            max_history_items: A sample holds `max_history_items` + 1 interactions at most. Dropping comes first, so
                 that thinned copies reach further back.
+            samples: `"window"`, all interactions, or `"user"`, the last ones of each (`training_samples`).
 
         Raises:
-            ValueError: If there is no such protocol or a number is negative.
+            ValueError: If there is no such protocol or level, or a number is negative.
         """
         from genrec.data.augmentation import drop_behaviors
         from genrec.data.samples import training_samples
@@ -175,9 +177,10 @@ class PreparedDataset:
             train = self.split(protocol).train
             if augmentation_copies:
                 train = drop_behaviors(train, copies=augmentation_copies, seed=seed)
-            return training_samples(train, max_history_items)
+            return training_samples(train, max_history_items, samples)
 
-        return self._samples(build, None, "train", protocol, augmentation_copies, seed, max_history_items)
+        key = ("train", protocol, augmentation_copies, seed, max_history_items, samples)
+        return self._samples(build, None, *key)
 
     def validation_dataset(
         self, protocol: str, max_history_items: int = DEFAULT_MAX_HISTORY_ITEMS

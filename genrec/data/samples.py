@@ -18,6 +18,7 @@ from genrec.files import write_atomically
 if TYPE_CHECKING:
     import datasets
 
+SAMPLE_LEVELS = ("user", "window")
 SAMPLES_PER_BATCH = 1000
 COLUMN_TYPES = {
     "items": pa.int32(),
@@ -28,9 +29,27 @@ COLUMN_TYPES = {
 }
 
 
-def training_samples(train: Histories, max_history_items: int) -> Histories:
-    """Return one sample per history: its last `max_history_items` + 1 interactions, all of which bear loss."""
-    return train.last(max_history_items + 1)
+def training_samples(train: Histories, max_history_items: int, level: str = "window") -> Histories:
+    """Return samples of `max_history_items` + 1 interactions, all of which bear loss.
+
+    Args:
+        train: The training part.
+        max_history_items: The items that a model reads before the last one.
+        level: `"window"`, all of a user's interactions, cut into as many samples as it takes, or `"user"`, the last
+            ones (GAMER's release): where some users do hundreds of things, most of a log is among nobody's last.
+
+    Raises:
+        ValueError: If there is no such level.
+
+    Example:
+        >>> from genrec.data.histories import as_histories
+        >>> train = as_histories([[("a", "view"), ("b", "view"), ("a", "buy")]], ["a", "b"], "view,buy")
+        >>> training_samples(train, 1).lengths.tolist(), training_samples(train, 1, "user").lengths.tolist()
+        ([1, 2], [2])
+    """
+    if level not in SAMPLE_LEVELS:
+        raise ValueError(f"`samples` must be one of {', '.join(SAMPLE_LEVELS)}, got {level!r}.")
+    return train.windows(max_history_items + 1) if level == "window" else train.last(max_history_items + 1)
 
 
 def validation_samples(validation: Queries, max_history_items: int) -> Histories:

@@ -46,8 +46,9 @@ class ItemTrainingArguments(GenRecTrainingArguments):
     By default AdamW with a constant learning rate of 1e-3 and weight decay 0.01, patience 10.
 
     Args:
-        samples: `"user"`, a user's last interactions as one sample, or `"interaction"`, one sample per interaction with
-            the history of earlier sessions (see `genrec.training.item_samples`).
+        samples: `"window"`, all of a user's interactions, cut into as many samples as it takes, `"user"`, the last ones
+            alone, or `"interaction"`, one sample per interaction with the history of earlier sessions (see
+            `genrec.training.item_samples`).
         target_behaviors_only: Whether only the target behavior's interactions are targets; needs
             `samples="interaction"`.
         ranking_candidates: Rank each validation query among so many items, its targets and random ones; None ranks the
@@ -65,7 +66,7 @@ class ItemTrainingArguments(GenRecTrainingArguments):
         ('interaction', 1000, 10, 0.001)
     """
 
-    samples: str = "user"
+    samples: str = "window"
     target_behaviors_only: bool = False
     ranking_candidates: int | None = None
     ranking_behaviors: str = "merged"
@@ -85,7 +86,9 @@ class ItemTrainingArguments(GenRecTrainingArguments):
         if self.ranking_candidates is not None and self.ranking_candidates < 2:
             raise ValueError(f"`ranking_candidates` must be at least 2, or None, got {self.ranking_candidates}.")
         if self.target_behaviors_only and self.samples != "interaction":
-            raise ValueError("`target_behaviors_only` would be ignored with `samples='user'`. Set 'interaction'.")
+            raise ValueError(
+                f"`target_behaviors_only` would be ignored with `samples={self.samples!r}`. Set 'interaction'."
+            )
         for name in ignored_fields():
             if getattr(self, name) != _default_of(name):
                 raise ValueError(

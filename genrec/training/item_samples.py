@@ -1,8 +1,9 @@
 """Training samples of models that score items: per user or per interaction, and their batches of catalog rows.
 
-User-level: a user's last interactions, each of which is predicted from those before it. Interaction-level, as GAMER's
-appendix trains its discriminative baselines: one sample per training interaction, its input the history of earlier
-sessions only, so that training asks what evaluation asks.
+User-level: a user's last interactions, each of which is predicted from those before it; window-level: all of a user's
+interactions, cut into such samples. Interaction-level, as GAMER's appendix trains its discriminative baselines: one
+sample per training interaction, its input the history of earlier sessions only, so that training asks what evaluation
+asks.
 
 Both may have thinned copies of the histories behind them (GAMER, section 3.3), and where a session starts in a copy is
 told by what is left of it. As in the release, copy k of K drops the ratio `k/K` at the user level, `k/(K+1)` at the
@@ -18,11 +19,12 @@ from torch.utils.data import Dataset
 
 from genrec.data.augmentation import drop_behaviors
 from genrec.data.histories import Histories
+from genrec.data.samples import SAMPLE_LEVELS, training_samples
 from genrec.data.splits import Sessions
 from genrec.training.collators import IGNORED
 from genrec.training.samples import HistoryDataset
 
-LEVELS = ("user", "interaction")
+LEVELS = (*SAMPLE_LEVELS, "interaction")
 NO_ITEM_ROW = -1
 COLUMNS = {"items": NO_ITEM_ROW, "behaviors": 0, "sessions": 0, "times": 0}
 
@@ -107,7 +109,7 @@ def item_samples(
 
     Args:
         train: The training part.
-        level: `"user"` or `"interaction"`.
+        level: `"user"`, `"window"` or `"interaction"`.
         max_history_items: The items that a model reads before a target.
         target_behaviors: At the interaction level, the behaviors to predict; None means all.
         augmentation_copies: K, the thinned copies of each history that give samples too. Thinning comes before the
@@ -132,13 +134,13 @@ def item_samples(
     if augmentation_copies < 0:
         raise ValueError(f"`augmentation_copies` must be at least 0, got {augmentation_copies}.")
     if augmentation_copies:
-        train = drop_behaviors(train, augmentation_copies, seed, reaches_one=level == "user")
+        train = drop_behaviors(train, augmentation_copies, seed, reaches_one=level != "interaction")
     if level == "interaction":
         return InteractionDataset(train, max_history_items, target_behaviors, joins_sessions)
     for name, is_asked in (("target_behaviors", target_behaviors is not None), ("joins_sessions", joins_sessions)):
         if is_asked:
-            raise ValueError(f"`{name}` would be ignored at the level 'user'. Take the level 'interaction'.")
-    samples = train.last(max_history_items + 1)
+            raise ValueError(f"`{name}` would be ignored at the level {level!r}. Take the level 'interaction'.")
+    samples = training_samples(train, max_history_items, level)
     if not (samples.lengths > 1).any():
         raise ValueError("No user has two training interactions, so there is nothing to predict. Check the split.")
     return HistoryDataset(samples.select(samples.lengths > 1))

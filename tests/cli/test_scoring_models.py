@@ -108,7 +108,7 @@ def test_a_wrong_value_is_refused_before_any_work(scoring, write, genrec, tmp_pa
     scoring["training"]["samples"] = "session"
     result = genrec("run", write(scoring))
     assert result.exit_code != 0
-    assert "`samples` must be one of user, interaction" in result.output
+    assert "`samples` must be one of user, window, interaction" in result.output
     assert not (tmp_path / "run").exists()
 
 

@@ -82,6 +82,17 @@ def test_training_samples_hold_the_training_part(prepared):
     ]
 
 
+def test_training_samples_are_all_interactions_or_the_last_ones(prepared):
+    def items(samples):
+        dataset = prepared.train_dataset("temporal", max_history_items=1, samples=samples)
+        return [sample["items"] for sample in dataset]
+
+    assert items("window") == [[4], [0], [4], [3, 2]]
+    assert items("user") == [[4], [0], [3, 2]]
+    with pytest.raises(ValueError, match="`samples` must be one of user, window, got 'interaction'"):
+        items("interaction")
+
+
 def test_validation_samples_are_one_interaction_after_all_earlier_sessions(prepared):
     assert prepared.validation_dataset("last-session").to_list() == [
         {
@@ -201,7 +212,7 @@ def test_a_cut_or_thinned_session_is_still_asked_about_at_its_start(tmp_path):
     """Else what the user did minutes before, in the session itself, would count as known."""
     log = InteractionLog.read(long_session(), behaviors="view,buy")
     prepared = prepare(log, DataConfig(), tmp_path / "prepared", Catalog(CATALOG))
-    sample = prepared.train_dataset("last-session", max_history_items=1)[0]
+    sample = prepared.train_dataset("last-session", max_history_items=1)[-1]
     assert sample["times"] == [320 * 60, 345 * 60]
     assert sample["session_times"] == [300 * 60] * 2
     thinned = prepared.train_dataset("last-session", augmentation_copies=1)[1]

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from genrec.data.histories import as_histories
 from genrec.data.samples import open_samples, training_samples, validation_samples, write_samples
@@ -13,8 +14,34 @@ def long_user(num_sessions):
 
 def test_training_samples_keep_one_more_than_the_history():
     histories = as_histories([long_user(7), long_user(2)], list(range(5)), "view")
-    assert training_samples(histories, 3).lengths.tolist() == [4, 2]
-    assert training_samples(histories, 3)[0].sessions.tolist() == [3, 4, 5, 6]
+    assert training_samples(histories, 3, "user").lengths.tolist() == [4, 2]
+    assert training_samples(histories, 3, "user")[0].sessions.tolist() == [3, 4, 5, 6]
+
+
+def test_windows_hold_every_interaction_once_the_last_ones_together():
+    histories = as_histories([long_user(9), [], long_user(2), long_user(4)], list(range(5)), "view")
+    samples = training_samples(histories, 3)
+    assert [sample.sessions.tolist() for sample in samples] == [
+        [0],
+        [1, 2, 3, 4],
+        [5, 6, 7, 8],
+        [],
+        [0, 1],
+        [0, 1, 2, 3],
+    ]
+    assert samples.users.tolist() == [0, 0, 0, 1, 2, 3]
+    assert samples.items.tolist() == histories.items.tolist()
+
+
+def test_a_window_that_begins_within_a_session_knows_when_that_began():
+    user = [(0, "view", 0), (1, "view", 60), (2, "view", 120), (3, "view", 5 * HOUR)]
+    histories = as_histories([user], list(range(5)), "view").with_session_times()
+    assert training_samples(histories, 1).session_times.tolist() == [0, 0, 0, 5 * HOUR]
+
+
+def test_an_unknown_level_of_samples_is_refused():
+    with pytest.raises(ValueError, match="`samples` must be one of user, window, got 'session'"):
+        training_samples(as_histories([long_user(2)], list(range(5)), "view"), 3, "session")
 
 
 def test_validation_samples_cut_the_history_before_adding_the_interaction():

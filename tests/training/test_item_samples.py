@@ -106,6 +106,11 @@ def test_at_the_user_level_a_sample_is_a_users_last_items_and_one_more(train):
     assert "num_targets" not in dataset[0]
 
 
+def test_at_the_window_level_no_interaction_is_left_out(train):
+    dataset = item_samples(train, "window", max_history_items=2)
+    assert items_of(dataset) == [[0, 1], [2, 0, 3], [1, 1], [3, 0]]
+
+
 def test_users_with_a_single_interaction_are_no_samples():
     lonely = as_histories([[("a", "view")], [("a", "view"), ("b", "view")]], ["a", "b"], "view")
     assert items_of(item_samples(lonely, "user", 5)) == [[0, 1]]
@@ -114,7 +119,7 @@ def test_users_with_a_single_interaction_are_no_samples():
 
 
 def test_wrong_levels_and_ignored_settings_are_refused(train):
-    with pytest.raises(ValueError, match="`level` must be one of user, interaction, got 'session'"):
+    with pytest.raises(ValueError, match="`level` must be one of user, window, interaction, got 'session'"):
         item_samples(train, "session", 5)
     with pytest.raises(ValueError, match="`target_behaviors` would be ignored"):
         item_samples(train, "user", 5, target_behaviors=[1])

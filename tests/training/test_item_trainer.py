@@ -200,10 +200,10 @@ def test_arguments_survive_a_copy(make_args):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"samples": "session"}, "`samples` must be one of user, interaction, got 'session'"),
+        ({"samples": "session"}, "`samples` must be one of user, window, interaction, got 'session'"),
         ({"ranking_behaviors": "view"}, "`ranking_behaviors` must be one of merged, target, got 'view'"),
         ({"ranking_candidates": 1}, "`ranking_candidates` must be at least 2, or None, got 1"),
-        ({"target_behaviors_only": True}, "`target_behaviors_only` would be ignored with `samples='user'`"),
+        ({"target_behaviors_only": True}, "`target_behaviors_only` would be ignored with `samples='window'`"),
         ({"temperature": 0.7}, "`temperature=0.7` would be ignored: it is about generating codes"),
         ({"causal_share": 0.5}, "`causal_share=0.5` would be ignored"),
     ],

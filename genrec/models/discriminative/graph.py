@@ -13,7 +13,6 @@ from typing import NamedTuple
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import initialization as init
 
 from .base import DiscriminativeModel, DiscriminativeOutput, check_length
 from .configuration import DiscriminativeConfig
@@ -111,11 +110,6 @@ class GraphModel(DiscriminativeModel):
         self.register_buffer("item_degrees", torch.zeros(self.num_behaviors, self.num_items))
         self._cached: tuple[tuple[tuple[int, int], ...], GraphStates] | None = None
 
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, nn.Linear):  # several follow each other without a norm, and must keep the size of a state
-            init.normal_(module.weight, std=module.in_features**-0.5)
-
     def set_graph(self, users: Tensor, items: Tensor, behaviors: Tensor) -> None:
         """Store who met what under which behavior; meeting it again changes nothing.
 
@@ -198,9 +192,11 @@ class GraphModel(DiscriminativeModel):
             items: `[batch, length]`, at most `max_history_items` without labels and one more with them.
             behaviors: `[batch, length]`.
             labels: The items that bear loss, in their own places, `[batch, length]`; -100 elsewhere. Each is predicted
-                from the items before it, against one item that the row does not hold. One that has none before it
-                bears no loss.
-            sessions: Not read.
+                from the items of earlier sessions, against one item that the row does not hold. One that has none
+                before it bears no loss.
+            sessions: The session of each interaction, `[batch, length]`. A buy mostly follows a view of the same
+                session: with that among what is read, the right item would be known from the wrong one by having been
+                met. None predicts an item from all those before it.
             times: Not read.
 
         Raises:
@@ -213,7 +209,7 @@ class GraphModel(DiscriminativeModel):
         check_length(items, limit + 1, "A sample, its last target included,")
         read = max(1, items.shape[1] - 1)  # from the last item, nothing is predicted
         users = self.user_states(items[:, :read], behaviors[:, :read], graph)
-        before = places_before(items >= 0)
+        before = places_before(items >= 0, sessions)
         rows, columns = ((labels != IGNORED_LABEL) & (before >= 0)).nonzero(as_tuple=True)
         negatives = draw_negatives(items, rows, self.num_items)
         targets = Targets(behaviors[rows, columns], labels[rows, columns], negatives)

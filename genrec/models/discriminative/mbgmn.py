@@ -109,14 +109,15 @@ class MBGMNModel(GraphModel):
         return UserStates(by_behavior, total, counts)
 
     def _loss(self, graph: GraphStates, users: UserStates, targets: Targets) -> Tensor:
-        """Return the mean hinge loss over targets of all behaviors; 0 if there are none."""
+        """Return the sum over behaviors of the mean hinge loss of their targets; 0 if there are none."""
         own = users.by_behavior[torch.arange(len(targets.items), device=targets.items.device), targets.behaviors]
         asked = self.behavior_embeddings(targets.behaviors)
         scores = [
             self.prediction(users.mixed, own, graph.mixed[items], graph.by_behavior[targets.behaviors, items], asked)
             for items in (targets.items, targets.negatives)
         ]
-        return functional.relu(self.config.margin - scores[0] + scores[1]).sum() / max(1, len(own))
+        losses = functional.relu(self.config.margin - scores[0] + scores[1])
+        return (losses / targets.behaviors.bincount()[targets.behaviors]).sum()
 
     def _all_scores(self, graph: GraphStates, users: UserStates, asked: int) -> Tensor:
         behavior, own = self.behavior_embeddings.weight[asked], users.by_behavior[:, asked]

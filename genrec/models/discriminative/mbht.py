@@ -6,8 +6,7 @@ KDD 2022. Trained on the Cloze task, the last item always among the hidden ones.
 Differences from the paper and its release: rows are laid out with their last item in the last of a fixed number of
 places, and pads are kept out of projections and windows, so that padding changes nothing; windows are of neighbouring
 items (the release averages items far apart); a hidden item's behavior is seen, at inference the asked one; hidden items
-are no nodes of the hypergraph; propagation has no weights; residuals are around attention and feed-forward only; maps
-over places start larger than `initializer_range`, with which they learned later.
+are no nodes of the hypergraph; propagation has no weights.
 """
 
 import dataclasses
@@ -107,8 +106,6 @@ class MBHTModel(ClozeModel):
         super()._init_weights(module)
         if isinstance(module, HypergraphView):
             init.normal_(module.metrics, std=self.config.initializer_range)
-        elif isinstance(module, PlaceMap):
-            init.normal_(module.weight, std=module.in_features**-0.5)
 
     def encode(self, masked: Masked) -> Tensor:
         """Return the state of each place, `[batch, length, width]`."""
@@ -190,24 +187,30 @@ class MultiScaleLayer(nn.Module):
 
 
 class HeadAttention(nn.Module):
-    """Self-attention of several heads, zero at places that hold nothing."""
+    """Self-attention of several heads with dropout, residual and norm, zero at places that hold nothing."""
 
     def __init__(self, config: MBHTConfig) -> None:
         super().__init__()
         self.num_heads, self.attention_dropout = config.num_attention_heads, config.attention_dropout
         self.in_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, states: Tensor, is_real: Tensor) -> Tensor:
         """Return `[batch, places, width]` from states so and which places hold something, `[batch, places]`."""
-        queries, keys, values = self.in_proj(states).chunk(3, dim=-1)
-        return self._attended(queries, keys, values, attention_mask(is_real, is_causal=False), is_real)
+        attended = self._attended(*self.in_proj(states).chunk(3, dim=-1), is_real)
+        return self.norm(states + self.dropout(attended)) * is_real[..., None]
 
-    def _attended(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, is_real: Tensor) -> Tensor:
+    def _attended(self, queries: Tensor, keys: Tensor, values: Tensor, is_real: Tensor) -> Tensor:
+        """Return what each place takes from others, each `[batch, places, width]`."""
+        return self._mixed(queries, keys, values, attention_mask(is_real, is_causal=False))
+
+    def _mixed(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         heads = [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (queries, keys, values)]
         rate = self.attention_dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2], mask, dropout_p=rate)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2)) * is_real[..., None]
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class LowRankAttention(HeadAttention):
@@ -218,11 +221,9 @@ class LowRankAttention(HeadAttention):
         self.key_map = PlaceMap(config.num_places, config.num_projected, bias=False)
         self.value_map = PlaceMap(config.num_places, config.num_projected, bias=False)
 
-    def forward(self, states: Tensor, is_real: Tensor) -> Tensor:
-        """Return `[batch, places, width]` from states so and which places hold something, `[batch, places]`."""
-        queries, keys, values = self.in_proj(states).chunk(3, dim=-1)
+    def _attended(self, queries: Tensor, keys: Tensor, values: Tensor, is_real: Tensor) -> Tensor:
         keys, values = keys * is_real[..., None], values * is_real[..., None]
-        return self._attended(queries, self.key_map(keys), self.value_map(values), None, is_real)
+        return self._mixed(queries, self.key_map(keys), self.value_map(values), None)
 
 
 class PlaceMap(nn.Linear):

@@ -2,8 +2,8 @@
 
 Yuan, Guo, He, Hu, Zhang, Zhang and Wang, *Multi-behavior sequential transformer recommender*, SIGIR 2022. Trained on
 the Cloze task like BERT4Rec, but a hidden item's behavior is seen: at inference it is the one asked for. There are no
-absolute positions. Differences from the paper: embeddings are normalised before the first layer, as in the other models
-here; the matrices of attention and output start larger than `initializer_range`, with which they learned much later.
+absolute positions. Difference from the paper: embeddings are normalised before the first layer, as in the other models
+here.
 """
 
 import math

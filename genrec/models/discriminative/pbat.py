@@ -7,8 +7,8 @@ relations. Attention compares queries and keys by Wasserstein distance, each fus
 on the Cloze task; the item whose Gaussian is nearest scores highest.
 
 Differences from the paper: there is no embedding per user, which somebody new would lack; a user is pooled from the
-history's items and behaviors. Positions are normalised like all else, the distances that scale relations are means over
-coordinates, and linear maps start larger than `initializer_range`: without all this it learned much later.
+history's items and behaviors. Positions are normalised like all else, and the distances that scale relations are means
+over coordinates: without this it learned much later.
 Differences from the release: logits are minus the distance, not the distance; feed-forward networks keep their
 residual; variances are positive wherever their root is taken; means and variances share no networks or norms.
 """
@@ -17,7 +17,6 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import initialization as init
 
 from .cloze import ClozeConfig, ClozeModel, Masked
 from .encoder import attention_mask
@@ -82,11 +81,6 @@ class PBATModel(ClozeModel):
         self.pattern_map = nn.Linear(width, width)
         self.mean_head, self.variance_head = nn.Linear(width, width), nn.Linear(width, width)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, nn.Linear):  # several follow each other without a norm, and must keep the size of a state
-            init.normal_(module.weight, std=module.in_features**-0.5)
 
     def encode(self, masked: Masked) -> Tensor:
         """Return the state of each place, `[batch, length, 2 * width]`: the `coordinates` of the guessed item."""

@@ -1,10 +1,11 @@
 """S-MBRec: graph convolutions per behavior, trained to rank the target behavior and to agree across behaviors.
 
 Gu, Wang, Shi and Xiao, *Self-supervised graph neural networks for multi-behavior recommendation*, IJCAI 2022. A user's
-state mixes those of the behaviors by learned weights times the number of interactions; an item's is a small network of
-those of all behaviors. The loss is BPR on the target behavior plus a star of contrasts: what a user (or an item) is
-under the target behavior must resemble what it is under each other one. Scores are the same whatever behavior is asked
-for. Differences from the paper: users are their histories (see `graph.py`); similar nodes are sought in the batch.
+state is a linear map of those of the behaviors, mixed by learned weights times the number of interactions; an item's is
+a small network of those of all behaviors. The loss is BPR on the target behavior plus a star of contrasts: what a user
+(or an item) is under the target behavior must resemble what it is under each other one. Scores are the same whatever
+behavior is asked for. Differences from the paper: users are their histories (see `graph.py`); similar nodes are sought
+in the batch.
 """
 
 import warnings
@@ -75,6 +76,7 @@ class SMBRecModel(GraphModel):
         width = config.hidden_size
         self.target = self.num_behaviors - 1
         self.behavior_weights = nn.Parameter(torch.empty(self.num_behaviors))
+        self.user_map = nn.Linear(width, width)
         self.item_network = nn.Sequential(
             nn.Linear(self.num_behaviors * width, width),
             nn.LeakyReLU(),
@@ -103,7 +105,7 @@ class SMBRecModel(GraphModel):
         by_behavior, counts = taken_from_history(graph.read[0], items, behaviors, self.item_degrees)
         shares = self.behavior_weights.exp() * counts
         shares = shares / shares.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
-        return UserStates(by_behavior, (shares[..., None] * by_behavior).sum(dim=-2), counts)
+        return UserStates(by_behavior, self.user_map((shares[..., None] * by_behavior).sum(dim=-2)), counts)
 
     def _loss(self, graph: GraphStates, users: UserStates, targets: Targets) -> Tensor:
         """Return the mean BPR loss of the target behavior's items; 0 if there are none."""

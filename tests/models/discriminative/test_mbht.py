@@ -37,7 +37,8 @@ def test_low_rank_attention_sees_projections_of_real_places_only(make_model):
         expected = naive_heads(
             queries, attention.key_map.weight[:, real] @ keys, attention.value_map.weight[:, real] @ values
         )
-        torch.testing.assert_close(got[row][real], attention.out_proj(expected), atol=1e-5, rtol=1e-4)
+        expected = attention.norm(states[row][real] + attention.out_proj(expected))
+        torch.testing.assert_close(got[row][real], expected, atol=1e-5, rtol=1e-4)
     assert not got[~IS_REAL].any()
 
 
@@ -51,7 +52,8 @@ def test_window_attention_is_that_of_the_means_of_neighbours(make_model, number,
         held = [[place for place in window if IS_REAL[row, place]] for window in slices]
         filled = [number for number, places in enumerate(held) if places]
         means = torch.stack([states[row, held[number]].mean(dim=0) for number in filled])
-        expected = attention.out_proj(naive_heads(*attention.in_proj(means).chunk(3, dim=-1)))
+        attended = attention.out_proj(naive_heads(*attention.in_proj(means).chunk(3, dim=-1)))
+        expected = attention.norm(means + attended)
         torch.testing.assert_close(got[row, filled], expected, atol=1e-5, rtol=1e-4)
         assert not got[row, [number for number in range(len(held)) if number not in filled]].any()
 

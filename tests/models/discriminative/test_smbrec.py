@@ -42,7 +42,7 @@ def test_a_user_is_mixed_by_weights_times_counts_and_an_item_by_a_network(make_m
     users = last_states(model, {"items": items, "behaviors": behaviors})
     by_behavior = users.by_behavior[0]
     assert users.counts.tolist() == [[3, 1, 0]]
-    torch.testing.assert_close(users.mixed[0], (3 * by_behavior[0] + 2 * by_behavior[1]) / 5)
+    torch.testing.assert_close(users.mixed[0], model.user_map((3 * by_behavior[0] + 2 * by_behavior[1]) / 5))
     graph = model.graph_states()
     expected = model.item_network(torch.cat(list(graph.by_behavior[:, 4])))
     torch.testing.assert_close(graph.mixed[4], expected)
