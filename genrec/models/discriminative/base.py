@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration import SOFTMAX, DiscriminativeConfig, NextItemConfig
@@ -59,11 +58,6 @@ class DiscriminativeModel(PreTrainedModel):
         super().__init__(config)
         self.item_embeddings = nn.Embedding(1 + config.num_item_ids + extra_ids, config.hidden_size, padding_idx=0)
         self.register_buffer("prior", torch.zeros(self.num_behaviors, self.num_items))
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, nn.Linear):  # at .02, a hidden place of BERT4Rec hardly depends on the history
-            init.normal_(module.weight, std=module.in_features**-0.5)
 
     def set_prior(self, counts: Tensor) -> None:
         """Set the answer to empty histories: how often each item was met, `[behaviors, items]`.

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 from huggingface_hub.dataclasses import strict
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import initialization as init
 
 from .base import DiscriminativeModel, DiscriminativeOutput, check_length
 from .configuration import TransformerConfig
@@ -15,7 +16,7 @@ from .softmax import softmax_loss
 
 @strict
 class ClozeConfig(TransformerConfig):
-    """The further fields of models trained on the Cloze task.
+    """The further fields of models trained on the Cloze task. Their linear maps start at 1/sqrt(fan-in).
 
     Args:
         mask_ratio: The share of a row's items that are hidden in training.
@@ -60,6 +61,11 @@ class ClozeModel(DiscriminativeModel):
     def __init__(self, config: ClozeConfig) -> None:
         super().__init__(config, extra_ids=1)
         self.mask_id = 1 + config.num_item_ids
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):  # at .02, a hidden place hardly depends on the history, and learns so late
+            init.normal_(module.weight, std=module.in_features**-0.5)
 
     @abstractmethod
     def encode(self, masked: Masked) -> Tensor:

@@ -24,7 +24,7 @@ class DiscriminativeConfig(CheckedConfig, PreTrainedConfig):
         hidden_size: Width of the item embeddings.
         max_history_items: Items of history that the model reads, the latest ones.
         dropout: Dropout rate.
-        initializer_range: Standard deviation of the initial embeddings; linear maps start at 1/sqrt(fan-in).
+        initializer_range: Standard deviation of the initial weights.
 
     Raises:
         ValueError: If a field has a value outside its range or is misspelt.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
+from transformers import initialization as init
 
 from .base import DiscriminativeModel, DiscriminativeOutput, check_length
 from .configuration import DiscriminativeConfig
@@ -109,6 +110,11 @@ class GraphModel(DiscriminativeModel):
         self.register_buffer("edges", torch.zeros(2, config.num_edges, dtype=torch.int64))
         self.register_buffer("item_degrees", torch.zeros(self.num_behaviors, self.num_items))
         self._cached: tuple[tuple[tuple[int, int], ...], GraphStates] | None = None
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):  # several follow each other without a norm, and must keep the size of a state
+            init.normal_(module.weight, std=module.in_features**-0.5)
 
     def set_graph(self, users: Tensor, items: Tensor, behaviors: Tensor) -> None:
         """Store who met what under which behavior; meeting it again changes nothing.

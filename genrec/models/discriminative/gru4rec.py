@@ -71,6 +71,8 @@ class GRU4RecModel(NextItemModel):
         if isinstance(module, nn.Embedding):
             init.xavier_normal_(module.weight)
             init.zeros_(module.weight[0])
+        elif isinstance(module, nn.Linear):
+            init.xavier_normal_(module.weight)
         elif isinstance(module, nn.GRU):
             for weights in module.parameters():
                 init.xavier_uniform_(weights)
