@@ -100,7 +100,8 @@ class Benchmark:
         A rule that was run with some seeds only counts for all, if the log is the same for every seed: a rule has
         nothing that is drawn. What a paper printed stands for itself.
         """
-        rows, found = line.figures.get(place, {}), self.shared_seeds([line], place)
+        rows = line.figures.get(place, {})
+        found = [seed for seed in self.seeds if seed in rows or self._counts_for_all(line, place)]
         needed = len(self.seeds) if self.min_seeds is None else min(self.min_seeds, len(self.seeds))
         if not rows or len(found) < needed:
             return None
@@ -114,9 +115,17 @@ class Benchmark:
         )
 
     def shared_seeds(self, lines: Sequence[Line], place: Place) -> list[int]:
-        """Return those of the seeds with which each of these lines was run; one that counts for all has every seed."""
+        """Return the seeds with which these lines can be compared: those with which each that is drawn was run.
+
+        Where nothing is drawn, as between two rules, one seed stands for all: one measurement must not count as many.
+        """
         drawn = [line for line in lines if not self._counts_for_all(line, place)]
-        return [seed for seed in self.seeds if all(seed in line.figures.get(place, {}) for line in drawn)]
+        seeds = [seed for seed in self.seeds if all(seed in line.figures.get(place, {}) for line in drawn)]
+        return seeds if drawn else seeds[:1]
+
+    def are_drawn(self, lines: Sequence[Line], place: Place) -> bool:
+        """Whether another seed could give one of these lines another figure."""
+        return not all(self._counts_for_all(line, place) for line in lines)
 
     def _counts_for_all(self, line: Line, place: Place) -> bool:
         """Whether any of its figures stands for every seed."""

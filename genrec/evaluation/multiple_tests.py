@@ -26,6 +26,7 @@ class ModelTest:
         high: Upper end.
         p: Two-sided p-value; None where nothing can be tested.
         basis: What was tested over, in words.
+        num_seeds: How many trainings of each model it is over; None where neither is drawn, as between two rules.
         adjusted: The p-value after correction for all tests of the family.
     """
 
@@ -38,6 +39,7 @@ class ModelTest:
     high: float | None
     p: float | None
     basis: str
+    num_seeds: int | None = None
     adjusted: float | None = None
 
 

@@ -103,6 +103,17 @@ def test_two_models_share_the_seeds_of_both_and_a_rule_shares_all(write):
     assert benchmark.shared_seeds([b, rule], place) == [1, 2]
 
 
+def test_two_rules_are_one_measurement_however_many_seeds_there_are(write):
+    path = write(*(row("a", seed, 0.2) for seed in range(6)), row("recency", 0, 0.1), row("popularity", 4, 0.3))
+    benchmark = read_benchmark(path)
+    a, recency, popularity = benchmark.lines
+    place = ("last-session", "merged", "ndcg@10")
+    assert benchmark.shared_seeds([recency, popularity], place) == [0]
+    assert not benchmark.are_drawn([recency, popularity], place)
+    assert benchmark.shared_seeds([a, popularity], place) == [0, 1, 2, 3, 4, 5]
+    assert benchmark.are_drawn([a, popularity], place)
+
+
 def test_a_wanted_model_without_a_row_is_pending_and_a_wanted_seed_is_missed(write):
     path = write(row("a", 0, 0.5), row("b", 0, 0.25))
     assert "| pbat | pending |" in markdown_tables(read_benchmark(path, models=["a", "pbat"]), METRICS)
