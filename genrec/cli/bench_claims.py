@@ -1,7 +1,8 @@
 """`genrec bench claims`: statements that one model is better or cheaper than another, held against benchmark files.
 
 A claims file is a YAML list. Each claim names a `first` and a `second` model, of which the first is said to be better:
-higher in `metric`, or cheaper where the metric is `seconds`. A verdict is drawn on each log by itself.
+higher in `metric`, or cheaper where the metric is `seconds`. A verdict is drawn on each log by itself. With one seed it
+is about the two trainings that were compared, and says so: another seed may turn it.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from genrec.files import write_atomically
 
 SECONDS = "seconds"
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+OF_ONE_SEED = " for this training"
 LEVEL = 0.05
 
 
@@ -54,7 +56,7 @@ class Verdict:
     Args:
         log: The log.
         claim: The claim.
-        word: `holds`, `does not hold`, `undecided` or `pending`.
+        word: `holds`, `does not hold`, `undecided` or `pending`; with one seed the first two are `for this training`.
         difference: First minus second in words, with its interval; for seconds the ratio.
         basis: What the test was over, with its corrected p-value.
     """
@@ -86,8 +88,9 @@ def judge(claims: Sequence[Claim], benchmark: Benchmark, runs: Runs | None, num_
     """Return what one log says of each claim.
 
     A claim holds if the paired difference is on its side and its p-value, corrected by Holm for all claims of the log,
-    is below .05; it does not hold if the difference is on the other side likewise; else it is undecided. A cost has no
-    test: it holds if every seed says so. Without all seeds of both models a claim is pending.
+    is below .05; it does not hold if the difference is on the other side likewise; else it is undecided. What one seed
+    says is said `for this training`: its test is over users, and knows nothing of other trainings. A cost has no test:
+    it holds if every seed says so. Without all seeds of both models a claim is pending.
 
     Args:
         claims: The claims.
@@ -202,7 +205,9 @@ def _pair(benchmark: Benchmark, claim: Claim) -> tuple[Line, Line] | None:
 
 def _of_test(log: str, claim: Claim, test: ModelTest) -> Verdict:
     is_clear = test.adjusted is not None and test.adjusted < LEVEL
-    word = UNDECIDED if not is_clear else HOLDS if test.difference > 0 else FAILS
+    word = UNDECIDED
+    if is_clear:
+        word = (HOLDS if test.difference > 0 else FAILS) + (OF_ONE_SEED if test.num_seeds == 1 else "")
     interval = "" if test.low is None or test.high is None else f" [{test.low:+.4f}, {test.high:+.4f}]"
     p = "" if test.adjusted is None else f", p {test.adjusted:.3f} (Holm)"
     return Verdict(log, claim, word, f"{test.difference:+.4f}{interval}", f"{test.basis}{p}")

@@ -36,6 +36,13 @@ def test_verdicts_with_and_without_runs(path, tmp_path):
     assert [verdict.word for verdict in alone[:2]] == ["undecided"] * 2  # three seeds never tell more
 
 
+def test_one_seed_speaks_for_its_training_alone(path, tmp_path):
+    benchmark = read_benchmark(path, seeds=[1])
+    verdicts = judge(CLAIMS[:2], benchmark, find_runs(tmp_path / "runs"), num_bootstrap=200)
+    assert [verdict.word for verdict in verdicts] == ["holds for this training", "does not hold for this training"]
+    assert verdicts[0].basis.startswith("40 records, 1 seed, p")
+
+
 @pytest.mark.parametrize(
     ("seconds", "word"), [((1, 2, 3), "holds"), ((11, 12, 13), "does not hold"), ((1, 2, 13), "undecided")]
 )
