@@ -14,7 +14,15 @@ import yaml
 
 from genrec.cli.bench_comparisons import Runs, find_runs, paired_test
 from genrec.cli.strict import unknown_key
-from genrec.evaluation.benchmark_tables import PENDING, Benchmark, Line, Place, markdown_table, read_benchmark
+from genrec.evaluation.benchmark_tables import (
+    PENDING,
+    Benchmark,
+    Line,
+    Place,
+    markdown_table,
+    read_benchmark,
+    recipe_of,
+)
 from genrec.evaluation.metrics import MetricName
 from genrec.evaluation.multiple_tests import ModelTest, corrected
 from genrec.evaluation.protocols import MERGED
@@ -196,7 +204,7 @@ def _pair(benchmark: Benchmark, claim: Claim) -> tuple[Line, Line] | None:
     by_recipe: dict[str, dict[str, Line]] = {}
     for line in benchmark.lines:
         if line.is_ours:
-            by_recipe.setdefault(line.config.partition("_")[0], {})[line.model] = line
+            by_recipe.setdefault(recipe_of(line.config), {})[line.model] = line
     for lines in reversed(by_recipe.values()):
         if claim.first in lines and claim.second in lines:
             return lines[claim.first], lines[claim.second]

@@ -3,7 +3,7 @@
 A cell is filled only if all its seeds were run, or as many as were asked for: a mean over fewer is `pending`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +151,15 @@ class Benchmark:
         return all(len(different) <= 1 for different in counts)
 
 
+def recipe_of(config: str) -> str:
+    """Return the recipe that a configuration belongs to; those of one recipe are comparable.
+
+    >>> recipe_of("deskdrop_gamer-small"), recipe_of("market")
+    ('deskdrop', 'market')
+    """
+    return config.partition("_")[0]
+
+
 def read_benchmark(
     path: str | Path,
     *,
@@ -242,7 +251,10 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _lines(rows: Iterable[CsvRow], models: Sequence[str] | None) -> list[Line]:
-    """Return a line per model and configuration; of a rule or the bound, which each recipe measures, the fullest."""
+    """Return a line per model and configuration; of a rule or the bound, which each recipe measures, a single one.
+
+    It is that of the recipe with the most models, beside which it stands, and there the fullest.
+    """
     figures: dict[tuple[str, str], dict[Place, dict[int, CsvRow]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         place = row["protocol"], row["behavior"], row["metric"]
@@ -251,12 +263,14 @@ def _lines(rows: Iterable[CsvRow], models: Sequence[str] | None) -> list[Line]:
     configs: dict[str, list[str]] = defaultdict(list)
     for model, config in figures:
         configs[model].append(config)
+    models_of = Counter(recipe_of(config) for model, config in figures if model not in (*RULES, UPPER_BOUND))
     lines = []
     for model in models if models is not None else ordered_models(configs):
         found = configs.get(model, [""])  # a wanted model without rows is a line of pending cells
         printed, chosen = [name for name in found if name == PUBLISHED], [name for name in found if name != PUBLISHED]
         if chosen and model in (*RULES, UPPER_BOUND):
-            chosen = [max(chosen, key=lambda config: sum(map(len, figures[model, config].values())))]
+            sizes = {config: sum(map(len, figures[model, config].values())) for config in chosen}
+            chosen = [max(chosen, key=lambda config: (models_of[recipe_of(config)], sizes[config]))]
         for config in [*chosen, *printed]:
             label = f"{model} ({config})" if len(chosen) > 1 or config == PUBLISHED else model
             lines.append(Line(label, model, config, dict(figures[model, config])))

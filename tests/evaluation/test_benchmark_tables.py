@@ -143,6 +143,22 @@ def test_a_model_of_two_configurations_has_two_lines_but_a_rule_has_one(write):
     assert labels == ["gamer (small)", "gamer (large)", "recency"]
 
 
+def test_a_rule_is_that_of_the_recipe_with_the_most_models(write):
+    """An old recipe with more seeds of the rule, but of fewer metrics, made cells of figures that exist `pending`."""
+    path = write(
+        row("gamer", 0, 0.5, config="block"),
+        *(row("recency", seed, 0.125, config="block") for seed in range(3)),
+        row("gamer", 0, 0.25, config="market"),
+        row("sasrec", 0, 0.25, config="market_sasrec"),
+        row("recency", 0, 0.125, config="market_sasrec"),
+        row("recency", 0, 0.125, config="market"),
+        row("recency", 0, 0.25, config="market", metric="hit@10"),
+    )
+    benchmark = read_benchmark(path)
+    assert [line.config for line in benchmark.lines if line.model == "recency"] == ["market"]
+    assert "| recency | 0.2500 | 0.1250 |" in markdown_tables(benchmark, METRICS)
+
+
 def test_behaviors_stand_in_tables_of_their_own_in_the_order_of_the_file_but_merged_first(write):
     path = write(row("a", 0, 0.5, behavior="view"), row("a", 0, 0.5, behavior="buy"), row("a", 0, 0.25))
     heads = [line for line in markdown_tables(read_benchmark(path), METRICS).splitlines() if "last-session" in line]
