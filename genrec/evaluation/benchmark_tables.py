@@ -123,6 +123,15 @@ class Benchmark:
         seeds = [seed for seed in self.seeds if all(seed in line.figures.get(place, {}) for line in drawn)]
         return seeds if drawn else seeds[:1]
 
+    def target(self, protocol: str) -> str | None:
+        """Return the strongest behavior of the log's ladder, which is the last of the fullest line; None if none is."""
+        ladders = [
+            list(dict.fromkeys(place[1] for place in line.figures if place[0] == protocol and place[1] != MERGED))
+            for line in self.lines
+            if line.is_ours
+        ]
+        return next(reversed(max(ladders, key=len, default=[])), None)
+
     def are_drawn(self, lines: Sequence[Line], place: Place) -> bool:
         """Whether another seed could give one of these lines another figure."""
         return not all(self._counts_for_all(line, place) for line in lines)
