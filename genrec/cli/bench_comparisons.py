@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genrec.cli.bench_records import RECORD_FILE
-from genrec.evaluation.benchmark_tables import Benchmark, Line, Place
+from genrec.evaluation.benchmark_tables import Benchmark, Line, Place, bench_command
 from genrec.evaluation.comparison import Comparison, compare
 from genrec.evaluation.multiple_tests import ModelTest, sign_flip_p
 from genrec.evaluation.report import EvaluationReport
@@ -157,7 +157,6 @@ def _report_of(runs: Runs, line: Line, place: Place, seed: int) -> EvaluationRep
         where = f"{line.model}, {place[0]}, {place[1]}"
         raise ValueError(
             f"{runs.folders[line.config, seed]} reached {place[2]} {value:.6g} ({where}), but the benchmark file says "
-            f"{written}: they are not of one run. Run `genrec bench {line.config} --seeds {seed}` again, or leave "
-            "`--runs` out."
+            f"{written}: they are not of one run. Run {bench_command(line.config, seed)} again, or leave `--runs` out."
         )
     return report

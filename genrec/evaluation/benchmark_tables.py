@@ -11,6 +11,7 @@ from pathlib import Path
 from genrec.evaluation.benchmark_csv import CsvRow, read_benchmark_csv
 from genrec.evaluation.protocols import MERGED
 from genrec.evaluation.tables import RULES, UPPER_BOUND, ordered_models
+from genrec.presets import recipe_source
 
 PENDING = "pending"
 PUBLISHED = "published"  # the seed and configuration of rows that a paper printed
@@ -211,10 +212,22 @@ def check_complete(benchmark: Benchmark, metrics: Sequence[str]) -> None:
         named = [f"{line.label} with seed {seed}" for line, seed in missing]
         line, seed = missing[0]
         raise ValueError(
-            f"{benchmark.log}.csv lacks {', '.join(named)}. Run `genrec bench {line.config or 'RECIPE'} --seeds "
-            f"{seed}` and so on, show such cells as `pending` with `--allow-pending`, or take means over fewer seeds "
-            "with `--min-seeds`."
+            f"{benchmark.log}.csv lacks {', '.join(named)}. Run {bench_command(line.config, seed)} and so on, show "
+            "such cells as `pending` with `--allow-pending`, or take means over fewer seeds with `--min-seeds`."
         )
+
+
+def bench_command(config: str, seed: int) -> str:
+    """Return the command that measures a configuration, with its recipe, which is not called as it is spelled.
+
+    >>> bench_command("deskdrop_gamer-small", 2)
+    '`genrec bench deskdrop+gamer-small --seeds 2`'
+    >>> bench_command("shop_gamer", 0)
+    "`genrec bench RECIPE --seeds 0` with the recipe called 'shop_gamer'"
+    """
+    source = recipe_source(config)
+    called = f" with the recipe called {config!r}" if config and source is None else ""
+    return f"`genrec bench {source or 'RECIPE'} --seeds {seed}`{called}"
 
 
 def markdown_tables(benchmark: Benchmark, metrics: Sequence[str]) -> str:

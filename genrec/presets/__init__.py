@@ -60,6 +60,20 @@ def variants_in(name: str) -> list[str]:
     return []
 
 
+def recipe_source(config: str) -> str | None:
+    """Return what `genrec bench` takes to run a configuration; None if it is of no recipe that comes along.
+
+    Example:
+        >>> recipe_source("deskdrop_gamer-augmented-4"), recipe_source("market"), recipe_source("shop_gamer")
+        ('deskdrop+gamer+augmented-4', 'market', None)
+    """
+    recipes, (base, _, model) = preset_names("recipes"), config.partition("_")
+    if config in recipes:
+        return config
+    variants = variants_in(model)
+    return "+".join([base, *variants]) if base in recipes and variants else None
+
+
 def preset_path(kind: str, name: str) -> Path:
     """Return where a preset lies: a folder, or a file for recipes and variants.
 

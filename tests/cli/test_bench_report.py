@@ -122,7 +122,10 @@ def test_a_file_with_a_missing_seed_writes_nothing_unless_pending_is_allowed(pat
     path.write_text("\n".join(lines) + "\n")
     refused = genrec("bench", "report", path, "--output", tmp_path / "tables")
     assert refused.exit_code == 2
-    assert "shop.csv lacks qwen3 with seed 2. Run `genrec bench shop_qwen3 --seeds 2`" in refused.stderr
+    assert (
+        "shop.csv lacks qwen3 with seed 2. Run `genrec bench RECIPE --seeds 2` with the recipe called 'shop_qwen3'"
+        in refused.stderr
+    )
     assert not (tmp_path / "tables").exists()
     shown = genrec("bench", "report", path, "--allow-pending")
     assert "| qwen3 | pending |" in shown.stdout

@@ -67,7 +67,11 @@ def test_equal_means_are_both_best_and_a_lone_model_is_best_of_nothing(write):
 
 def test_a_missing_seed_is_an_error_that_says_what_to_run(write):
     path = write(row("a", 0, 0.5), row("a", 1, 0.5), row("b", 0, 0.9, config="shop_b"))
-    with pytest.raises(ValueError, match=r"shop\.csv lacks b with seed 1\. Run `genrec bench shop_b --seeds 1`"):
+    rule = r"shop\.csv lacks b with seed 1\. Run `genrec bench RECIPE --seeds 1` with the recipe called 'shop_b'"
+    with pytest.raises(ValueError, match=rule):
+        check_complete(read_benchmark(path), METRICS)
+    path.write_text(path.read_text().replace("shop_b", "deskdrop_qwen3-long"))
+    with pytest.raises(ValueError, match=r"Run `genrec bench deskdrop\+qwen3\+long --seeds 1` and so on"):
         check_complete(read_benchmark(path), METRICS)
 
 
