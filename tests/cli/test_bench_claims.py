@@ -157,5 +157,9 @@ def test_costs_are_means_over_seeds(genrec, tmp_path):
     result = genrec("bench", "costs", tmp_path / "runs")
     # 5 and 7 seconds per epoch; 4 and 5 epochs, so 20 and 35 seconds; 50 and 35 in all
     assert "| shop_gamer | 2 | 1,234 | 6.0 | 4.5 | 28 | 42 | 110 |" in result.stdout
+    del report["best_epoch"]  # as after `eval_strategy: "no"`
+    (folder / "checkpoint" / "training_report.json").write_text(json.dumps(report))
+    result = genrec("bench", "costs", tmp_path / "runs")
+    assert "| shop_gamer | 2 | 1,234 | 6.0 | - | - | 42 | 110 |" in result.stdout
     (folder / "checkpoint" / "training_report.json").unlink()
     assert "has no training_report.json" in genrec("bench", "costs", tmp_path / "runs").output
