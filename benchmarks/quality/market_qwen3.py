@@ -6,8 +6,9 @@ Both are the demo's recipe on a smaller market with fewer epochs (`SIZE`); the p
 behavior injection and experts switched off. A seed decides codes, weights and batches; the market stays the same, so
 that all runs are asked the same records.
 
-Writes one row per figure to `benchmarks/quality/market.csv`, and the paired difference as model `gamer-minus-qwen3`
-(seed `all`): the interval covers who was asked and how training fell out.
+Writes one row per figure to `benchmarks/quality/market.csv`, as the configuration `market-block`: `demo` is what
+`genrec bench demo` writes there, of a larger market. Beside them stands the paired difference as model
+`gamer-minus-qwen3` (seed `all`): the interval covers who was asked and how training fell out.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from genrec.evaluation import EvaluationReport, compare
 from genrec.evaluation.benchmark_csv import update_benchmark_csv
 
 SIZE = ["market.num_users=4000", "training.num_train_epochs=5"]
+CONFIG = "market-block"
 PROTOCOL, METRIC = "last-session", "ndcg@10"
 VARIANTS = {
     "gamer": [],
@@ -33,7 +35,8 @@ VARIANTS = {
 
 def run_variant(name: str, seed: int, csv: Path, overrides: list[str]) -> EvaluationReport:
     """Train and evaluate one variant with one seed; finished runs are kept."""
-    settings = [*SIZE, f"evaluation.protocols=[{PROTOCOL}]", f"evaluation.csv={csv}", f"evaluation.model_name={name}"]
+    evaluation = [f"evaluation.protocols=[{PROTOCOL}]", f"evaluation.csv={csv}", f"evaluation.model_name={name}"]
+    settings = [f"name={CONFIG}", *SIZE, *evaluation]
     market_seed = load_recipe("demo").seed
     run = run_stages(
         load_recipe(
@@ -60,7 +63,7 @@ def main(seeds: int, csv: Path, overrides: list[str]) -> None:
     update_benchmark_csv(
         csv,
         EvaluationReport([{**row, **figures}]),
-        config="demo",
+        config=CONFIG,
         commit=commit() or "",
         seed="all",
         seconds=0.0,

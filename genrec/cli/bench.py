@@ -22,7 +22,16 @@ from typing import Any
 import yaml
 
 from genrec.cli import evaluating
-from genrec.cli.bench_records import ERROR_FILE, LOG_FILE, BenchRun, begin, check_commit, is_finished, read_record
+from genrec.cli.bench_records import (
+    ERROR_FILE,
+    LOG_FILE,
+    BenchRun,
+    begin,
+    check_commit,
+    check_siblings,
+    is_finished,
+    read_record,
+)
 from genrec.cli.build import check_settings, data_fingerprint
 from genrec.cli.errors import is_user_error, message_of
 from genrec.cli.provenance import commit, peak_megabytes, provenance
@@ -95,6 +104,7 @@ def bench(
     if jobs < 1:
         raise ValueError(f"`--jobs` takes a number of runs from 1, got {jobs}.")
     runs = plan(recipes, settings, tuned or {})
+    check_siblings(runs)  # not in `plan`, which a search asks before it has chosen the settings
     waiting = [run for run in runs if not is_finished(run)]
     for run in runs:
         if run not in waiting:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genrec.cli.bench_records import RECORD_FILE
-from genrec.evaluation.benchmark_tables import Benchmark, Line, Place
+from genrec.evaluation.benchmark_tables import Benchmark, Line, Place, bench_command
 from genrec.evaluation.comparison import Comparison, compare
 from genrec.evaluation.multiple_tests import ModelTest, sign_flip_p
 from genrec.evaluation.report import EvaluationReport
@@ -77,7 +77,8 @@ def paired_test(
     protocol, behavior, _ = place
     names = protocol, behavior, first.label, second.label
     seeds = benchmark.shared_seeds([first, second], place)
-    reason = ""
+    num_seeds = len(seeds) if benchmark.are_drawn([first, second], place) else None
+    measured, reason = _measured(num_seeds), ""
     if runs is not None:
         missing = _missing(place, first, second, seeds, runs)
         if missing:
@@ -85,14 +86,23 @@ def paired_test(
         else:
             result, reason = _compared(place, first, second, seeds, runs, num_bootstrap)
         if result is not None:
-            over = f"{result.records:,} records, {result.num_seeds} seeds"
-            return ModelTest(*names, result.difference, result.low, result.high, result.p, over)
+            over = f"{result.records:,} records, {measured}"
+            return ModelTest(*names, result.difference, result.low, result.high, result.p, over, num_seeds)
     values = [
         [float(line.figures[place][_seed_of(line, place, seed)]["value"]) for seed in seeds] for line in (first, second)
     ]
     differences = [a - b for a, b in zip(*values, strict=True)]
-    over = f"{len(seeds)} seeds alone{reason}"
-    return ModelTest(*names, sum(differences) / len(seeds), None, None, sign_flip_p(differences), over)
+    over = f"{measured} alone{reason}"
+    return ModelTest(*names, sum(differences) / len(seeds), None, None, sign_flip_p(differences), over, num_seeds)
+
+
+def _measured(num_seeds: int | None) -> str:
+    """Say over how many trainings a test is.
+
+    >>> _measured(None), _measured(1), _measured(3)
+    ('one measurement', '1 seed', '3 seeds')
+    """
+    return "one measurement" if num_seeds is None else f"{num_seeds} seed{'' if num_seeds == 1 else 's'}"
 
 
 def _missing(place: Place, first: Line, second: Line, seeds: Sequence[int], runs: Runs) -> list[RunKey]:
@@ -147,7 +157,6 @@ def _report_of(runs: Runs, line: Line, place: Place, seed: int) -> EvaluationRep
         where = f"{line.model}, {place[0]}, {place[1]}"
         raise ValueError(
             f"{runs.folders[line.config, seed]} reached {place[2]} {value:.6g} ({where}), but the benchmark file says "
-            f"{written}: they are not of one run. Run `genrec bench {line.config} --seeds {seed}` again, or leave "
-            "`--runs` out."
+            f"{written}: they are not of one run. Run {bench_command(line.config, seed)} again, or leave `--runs` out."
         )
     return report

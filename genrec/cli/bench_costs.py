@@ -22,8 +22,8 @@ class Cost:
         seeds: How many seeds were run.
         parameters: Weights.
         epoch_seconds: Seconds per epoch, its validation included.
-        best_epoch: Epochs to the best checkpoint.
-        best_seconds: Seconds to there, the mean epoch times their number.
+        best_epoch: Epochs to the best checkpoint; None if a training did not validate, and so has no best.
+        best_seconds: Seconds to there, the mean epoch times their number; None likewise.
         seconds: Seconds of training in all.
         peak_mb: Peak memory of the process.
     """
@@ -32,8 +32,8 @@ class Cost:
     seeds: int
     parameters: int
     epoch_seconds: float
-    best_epoch: float
-    best_seconds: float
+    best_epoch: float | None
+    best_seconds: float | None
     seconds: float
     peak_mb: float
 
@@ -62,7 +62,9 @@ def costs_table(costs: list[Cost]) -> str:
     lines = [
         [
             *(cost.config, str(cost.seeds), f"{cost.parameters:,}", f"{cost.epoch_seconds:.1f}"),
-            *(f"{cost.best_epoch:.1f}", f"{cost.best_seconds:.0f}", f"{cost.seconds:.0f}", f"{cost.peak_mb:.0f}"),
+            "-" if cost.best_epoch is None else f"{cost.best_epoch:.1f}",
+            "-" if cost.best_seconds is None else f"{cost.best_seconds:.0f}",
+            *(f"{cost.seconds:.0f}", f"{cost.peak_mb:.0f}"),
         ]
         for cost in costs
     ]
@@ -85,14 +87,15 @@ def report_costs(folder: str | Path, *, say: Callable[[str], None]) -> None:
 def _cost(config: str, reports: list[tuple[dict[str, Any], dict[str, Any]]]) -> Cost:
     trained = [report for report, _ in reports]
     per_epoch = [report["seconds"] / report["epoch"] for report in trained]
-    best = [seconds * report["best_epoch"] for seconds, report in zip(per_epoch, trained, strict=True)]
+    best = [report["best_epoch"] for report in trained if "best_epoch" in report]
+    has_best = len(best) == len(trained)
     return Cost(
         config,
         len(trained),
         max(report["parameters"] for report in trained),
         mean(per_epoch),
-        mean(report["best_epoch"] for report in trained),
-        mean(best),
+        mean(best) if has_best else None,
+        mean(seconds * epochs for seconds, epochs in zip(per_epoch, best, strict=True)) if has_best else None,
         mean(report["seconds"] for report in trained),
         mean(record["peak_mb"] for _, record in reports),
     )

@@ -106,6 +106,53 @@ def check_commit(run: BenchRun, allow_other_commit: bool) -> None:
         )
 
 
+def check_siblings(runs: Sequence[BenchRun]) -> None:
+    """Refuse runs beside finished seeds of other settings: all of a configuration go into one mean.
+
+    Seeds that are among the runs do not count, for they are run again. The data of a market is among its settings.
+
+    Raises:
+        ValueError: If there is such a seed.
+        FileNotFoundError: If a file of the data does not exist.
+    """
+    planned = {run.record for run in runs}
+    for run in runs:
+        beside = sorted(set(run.recipe.folder.parent.glob(f"seed-*/{RECORD_FILE}")) - planned)
+        finished = [found for found in map(read_json, beside) if found["finished"]]
+        own = run.facts() if finished else {}
+        for found in finished:
+            others = _different(own["settings"], found["settings"])
+            if run.recipe.market is None and own["data"] != found["data"]:
+                others.append("the data")
+            if others:
+                seeds = sorted({other.recipe.seed for other in runs} | {each["seed"] for each in finished})
+                raise ValueError(
+                    f"{run} differs from the finished seed {found['seed']} in {', '.join(others)}, and tables take one "
+                    f"mean over all seeds of {run.recipe.name}. Give the new settings a name of their own, as in "
+                    "`RECIPE+mine.yaml`; choose another `--output` and another `--csv`; or run all these seeds again, "
+                    f"with `--seeds {','.join(map(str, seeds))}`. Nothing was changed."
+                )
+
+
+def _different(settings: dict[str, Any], others: dict[str, Any]) -> list[str]:
+    """Return the names of the settings that differ.
+
+    >>> _different({"model": {"dropout": 0.5}, "hub": None}, {"model": {}, "hub": None})
+    ['model.dropout']
+    """
+    own, found = (
+        {
+            (name, key): value
+            for name, section in each.items()
+            for key, value in (section.items() if isinstance(section, dict) else [("", section)])
+        }
+        for each in (settings, others)
+    )
+    absent = object()
+    names = [name for name in {**own, **found} if own.get(name, absent) != found.get(name, absent)]
+    return [f"{section}.{key}".removesuffix(".") for section, key in names]
+
+
 def is_finished(run: BenchRun) -> bool:
     """Say whether the folder holds this very run, done: same data, settings and seed.
 

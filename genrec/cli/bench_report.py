@@ -97,8 +97,9 @@ def significance_text(benchmark: Benchmark, settings: ReportSettings, runs: Runs
         [
             markdown_table(lines),
             f"Paired tests of {settings.metric}, first minus second; Holm's correction over the {num_tested} tests of "
-            "this table. Over users and seeds: a bootstrap with 95 % interval. Over seeds alone: exact sign flips, "
-            "whose p is never below 2 / 2^seeds.",
+            "this table. Over records: a bootstrap over users with 95 % interval, widened by Student's t over the "
+            "seeds; with one seed it is about these very trainings. Over seeds alone: sign flips, exact up to 16 "
+            "seeds, whose p is never below 2 / 2^seeds.",
         ]
     )
 

@@ -271,8 +271,12 @@ def bench_run(
     tune: Annotated[
         Path | None, typer.Option("--tune", help="Search first: a YAML file of SECTION.KEY: values.")
     ] = None,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="Budget of a search: settings tried.")] = 8,
-    trial_minutes: Annotated[float, typer.Option("--trial-minutes", help="Its training time per trial.")] = 3.0,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Budget of a search: settings tried [default: 8].")
+    ] = None,
+    trial_minutes: Annotated[
+        float | None, typer.Option("--trial-minutes", help="Its training time per trial [default: 3].")
+    ] = None,
     allow_other_commit: Annotated[
         bool, typer.Option("--allow-other-commit", help="Keep and go on with runs of other commits.")
     ] = False,
@@ -296,7 +300,15 @@ def bench_run(
         if tune is not None:
             from genrec.cli.tuning import Budget, tune_all
 
-            tuned = tune_all(recipes, tune, settings, Budget(trials, trial_minutes), say=print)
+            budget = Budget(
+                Budget.trials if trials is None else trials,
+                Budget.minutes if trial_minutes is None else trial_minutes,
+            )
+            tuned = tune_all(recipes, tune, settings, budget, say=print)
+        elif trials is not None or trial_minutes is not None:
+            raise ValueError(
+                "`--trials` and `--trial-minutes` are the budget of a search. Add `--tune SPACE.yaml` or leave them."
+            )
         if in_process and jobs > 1:
             raise ValueError("`--in-process` is for one run at a time. Leave it or `--jobs` out.")
         bench(recipes, settings, say=print, tuned=tuned, perform=perform_run if in_process else None, jobs=jobs)

@@ -3,7 +3,7 @@
 A cell is filled only if all its seeds were run, or as many as were asked for: a mean over fewer is `pending`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from genrec.evaluation.benchmark_csv import CsvRow, read_benchmark_csv
 from genrec.evaluation.protocols import MERGED
 from genrec.evaluation.tables import RULES, UPPER_BOUND, ordered_models
+from genrec.presets import recipe_source
 
 PENDING = "pending"
 PUBLISHED = "published"  # the seed and configuration of rows that a paper printed
@@ -100,7 +101,8 @@ class Benchmark:
         A rule that was run with some seeds only counts for all, if the log is the same for every seed: a rule has
         nothing that is drawn. What a paper printed stands for itself.
         """
-        rows, found = line.figures.get(place, {}), self.shared_seeds([line], place)
+        rows = line.figures.get(place, {})
+        found = [seed for seed in self.seeds if seed in rows or self._counts_for_all(line, place)]
         needed = len(self.seeds) if self.min_seeds is None else min(self.min_seeds, len(self.seeds))
         if not rows or len(found) < needed:
             return None
@@ -114,9 +116,26 @@ class Benchmark:
         )
 
     def shared_seeds(self, lines: Sequence[Line], place: Place) -> list[int]:
-        """Return those of the seeds with which each of these lines was run; one that counts for all has every seed."""
+        """Return the seeds with which these lines can be compared: those with which each that is drawn was run.
+
+        Where nothing is drawn, as between two rules, one seed stands for all: one measurement must not count as many.
+        """
         drawn = [line for line in lines if not self._counts_for_all(line, place)]
-        return [seed for seed in self.seeds if all(seed in line.figures.get(place, {}) for line in drawn)]
+        seeds = [seed for seed in self.seeds if all(seed in line.figures.get(place, {}) for line in drawn)]
+        return seeds if drawn else seeds[:1]
+
+    def target(self, protocol: str) -> str | None:
+        """Return the strongest behavior of the log's ladder, which is the last of the fullest line; None if none is."""
+        ladders = [
+            list(dict.fromkeys(place[1] for place in line.figures if place[0] == protocol and place[1] != MERGED))
+            for line in self.lines
+            if line.is_ours
+        ]
+        return next(reversed(max(ladders, key=len, default=[])), None)
+
+    def are_drawn(self, lines: Sequence[Line], place: Place) -> bool:
+        """Whether another seed could give one of these lines another figure."""
+        return not all(self._counts_for_all(line, place) for line in lines)
 
     def _counts_for_all(self, line: Line, place: Place) -> bool:
         """Whether any of its figures stands for every seed."""
@@ -140,6 +159,15 @@ class Benchmark:
             {row["records"] for row in line.figures.get(place, {}).values()} for line in self.lines if line.is_ours
         ]
         return all(len(different) <= 1 for different in counts)
+
+
+def recipe_of(config: str) -> str:
+    """Return the recipe that a configuration belongs to; those of one recipe are comparable.
+
+    >>> recipe_of("deskdrop_gamer-small"), recipe_of("market")
+    ('deskdrop', 'market')
+    """
+    return config.partition("_")[0]
 
 
 def read_benchmark(
@@ -184,10 +212,22 @@ def check_complete(benchmark: Benchmark, metrics: Sequence[str]) -> None:
         named = [f"{line.label} with seed {seed}" for line, seed in missing]
         line, seed = missing[0]
         raise ValueError(
-            f"{benchmark.log}.csv lacks {', '.join(named)}. Run `genrec bench {line.config or 'RECIPE'} --seeds "
-            f"{seed}` and so on, show such cells as `pending` with `--allow-pending`, or take means over fewer seeds "
-            "with `--min-seeds`."
+            f"{benchmark.log}.csv lacks {', '.join(named)}. Run {bench_command(line.config, seed)} and so on, show "
+            "such cells as `pending` with `--allow-pending`, or take means over fewer seeds with `--min-seeds`."
         )
+
+
+def bench_command(config: str, seed: int) -> str:
+    """Return the command that measures a configuration, with its recipe, which is not called as it is spelled.
+
+    >>> bench_command("deskdrop_gamer-small", 2)
+    '`genrec bench deskdrop+gamer-small --seeds 2`'
+    >>> bench_command("shop_gamer", 0)
+    "`genrec bench RECIPE --seeds 0` with the recipe called 'shop_gamer'"
+    """
+    source = recipe_source(config)
+    called = f" with the recipe called {config!r}" if config and source is None else ""
+    return f"`genrec bench {source or 'RECIPE'} --seeds {seed}`{called}"
 
 
 def markdown_tables(benchmark: Benchmark, metrics: Sequence[str]) -> str:
@@ -233,7 +273,10 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _lines(rows: Iterable[CsvRow], models: Sequence[str] | None) -> list[Line]:
-    """Return a line per model and configuration; of a rule or the bound, which each recipe measures, the fullest."""
+    """Return a line per model and configuration; of a rule or the bound, which each recipe measures, a single one.
+
+    It is that of the recipe with the most models, beside which it stands, and there the fullest.
+    """
     figures: dict[tuple[str, str], dict[Place, dict[int, CsvRow]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         place = row["protocol"], row["behavior"], row["metric"]
@@ -242,12 +285,14 @@ def _lines(rows: Iterable[CsvRow], models: Sequence[str] | None) -> list[Line]:
     configs: dict[str, list[str]] = defaultdict(list)
     for model, config in figures:
         configs[model].append(config)
+    models_of = Counter(recipe_of(config) for model, config in figures if model not in (*RULES, UPPER_BOUND))
     lines = []
     for model in models if models is not None else ordered_models(configs):
         found = configs.get(model, [""])  # a wanted model without rows is a line of pending cells
         printed, chosen = [name for name in found if name == PUBLISHED], [name for name in found if name != PUBLISHED]
         if chosen and model in (*RULES, UPPER_BOUND):
-            chosen = [max(chosen, key=lambda config: sum(map(len, figures[model, config].values())))]
+            sizes = {config: sum(map(len, figures[model, config].values())) for config in chosen}
+            chosen = [max(chosen, key=lambda config: (models_of[recipe_of(config)], sizes[config]))]
         for config in [*chosen, *printed]:
             label = f"{model} ({config})" if len(chosen) > 1 or config == PUBLISHED else model
             lines.append(Line(label, model, config, dict(figures[model, config])))

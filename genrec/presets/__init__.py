@@ -44,6 +44,36 @@ def preset_names(kind: str) -> list[str]:
     return sorted(name for name in names if not name.startswith((".", "README")))
 
 
+def variants_in(name: str) -> list[str]:
+    """Return the variants that a model's name joins with `-`, the longest first; none if it is no such name.
+
+    Example:
+        >>> variants_in("gamer-plus-tiny-augmented-4"), variants_in("gamerr")
+        (['gamer-plus-tiny', 'augmented-4'], [])
+    """
+    for variant in sorted(preset_names("variants"), key=len, reverse=True):
+        if name == variant:
+            return [variant]
+        others = variants_in(name.removeprefix(f"{variant}-")) if name.startswith(f"{variant}-") else []
+        if others:
+            return [variant, *others]
+    return []
+
+
+def recipe_source(config: str) -> str | None:
+    """Return what `genrec bench` takes to run a configuration; None if it is of no recipe that comes along.
+
+    Example:
+        >>> recipe_source("deskdrop_gamer-augmented-4"), recipe_source("market"), recipe_source("shop_gamer")
+        ('deskdrop+gamer+augmented-4', 'market', None)
+    """
+    recipes, (base, _, model) = preset_names("recipes"), config.partition("_")
+    if config in recipes:
+        return config
+    variants = variants_in(model)
+    return "+".join([base, *variants]) if base in recipes and variants else None
+
+
 def preset_path(kind: str, name: str) -> Path:
     """Return where a preset lies: a folder, or a file for recipes and variants.
 

@@ -246,7 +246,8 @@ def test_a_mean_over_seeds_has_the_interval_of_users_and_seeds():
     same = mean_with_interval([records_with([0.25] * 5)] * 2, "ndcg@4")
     assert (same.difference, same.low, same.high) == (0.25, 0.25, 0.25)
     two = mean_with_interval([records_with([0.25] * 5), records_with([0.75] * 5)], "ndcg@4")
-    assert (two.difference, two.low, two.high) == (0.5, 0.25, 0.75)  # a resample may draw one seed twice
+    assert two.difference == 0.5
+    assert two.low < 0.25 < 0.75 < two.high  # a third seed may lie outside of two
 
 
 def test_rungs_are_joined_by_the_records_of_the_same_seed():

@@ -30,6 +30,6 @@ def test_each_verdict_is_about_the_figures_of_the_files():
     shown = {(claim, log): (word, difference) for claim, _, log, word, difference, _ in cells}
     for log in LOGS[:4]:
         for verdict in judge(read_claims(QUALITY / "claims.yaml"), benchmark_of(log), None, num_bootstrap=10):
-            word, difference = shown[verdict.claim.claim, log]
+            word, difference = shown[verdict.claim.claim, verdict.log]
             assert (word == PENDING) == (verdict.word == PENDING), COMMAND
             assert difference.startswith(verdict.difference), COMMAND

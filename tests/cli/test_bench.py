@@ -155,6 +155,23 @@ def test_other_settings_or_other_data_are_run_again(done, change):
     assert done.performed == [("shop_sasrec", 0), ("shop_sasrec", 1)]
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [(lambda made: {"overrides": ["model.dropout=0.5"]}, r"model\.dropout"), (add_a_row, "the data")],
+    ids=["settings", "data"],
+)
+def test_another_seed_of_other_settings_is_refused_for_it_would_go_into_one_mean(done, change, named):
+    changed = change(done)
+    with pytest.raises(ValueError, match=rf"shop_sasrec, seed 2 differs from the .* 0 in {named}, .*`--seeds 0,1,2`"):
+        done.run(seeds=[2], **changed)
+    assert done.performed == []
+    for seed in (0, 1):  # unfinished runs have no figures
+        record = done.runs / "shop_sasrec" / f"seed-{seed}" / "bench.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), "finished": None}))
+    with pytest.raises(ValueError, match="1 of 1 runs failed"):
+        done.run(seeds=[2], perform=lambda run, say: fail(), **changed)
+
+
 def fail():
     raise RuntimeError("the disk is full")
 

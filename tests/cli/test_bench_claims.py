@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from genrec.cli.bench_claims import Claim, judge, read_claims
+from genrec.cli.bench_claims import Claim, check_names, judge, read_claims
 from genrec.cli.bench_comparisons import find_runs
 from genrec.evaluation.benchmark_tables import read_benchmark
-from genrec.presets import preset_names
+from genrec.presets import variants_in
 
 from .made_runs import add_all, add_run
 
@@ -36,6 +36,13 @@ def test_verdicts_with_and_without_runs(path, tmp_path):
     assert [verdict.word for verdict in alone[:2]] == ["undecided"] * 2  # three seeds never tell more
 
 
+def test_one_seed_speaks_for_its_training_alone(path, tmp_path):
+    benchmark = read_benchmark(path, seeds=[1])
+    verdicts = judge(CLAIMS[:2], benchmark, find_runs(tmp_path / "runs"), num_bootstrap=200)
+    assert [verdict.word for verdict in verdicts] == ["holds for this training", "does not hold for this training"]
+    assert verdicts[0].basis.startswith("40 records, 1 seed, p")
+
+
 @pytest.mark.parametrize(
     ("seconds", "word"), [((1, 2, 3), "holds"), ((11, 12, 13), "does not hold"), ((1, 2, 13), "undecided")]
 )
@@ -53,7 +60,7 @@ def test_a_cost_holds_if_every_seed_says_so(path, seconds, word):
 
 
 def test_models_are_compared_under_one_recipe_only(path):
-    """The plain block was run on the demo's market too, and only there with this commit's GAMER."""
+    """The plain block was run on the demo's market too, without GAMER there."""
     other = [line.replace("shop_", "demo_") for line in path.read_text().splitlines()[1:] if ",shop_qwen3," in line]
     path.write_text("\n".join([path.read_text().rstrip(), *other]) + "\n")
     (verdict,) = judge(CLAIMS[:1], read_benchmark(path), None)
@@ -62,6 +69,45 @@ def test_models_are_compared_under_one_recipe_only(path):
     path.write_text("\n".join(alone) + "\n")
     (verdict,) = judge(CLAIMS[:1], read_benchmark(path), None)
     assert verdict.word == "pending"
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_a_model_of_two_configurations_has_a_verdict_for_each_whatever_their_order(path, is_reversed):
+    head, *lines = path.read_text().splitlines()
+    again = [line.replace("shop_qwen3", "shop_qwen3-v2") for line in lines if ",shop_qwen3," in line]
+    again += [line.replace(",shop_", ",demo_") for line in lines]
+    path.write_text("\n".join([head, *sorted([*lines, *again], reverse=is_reversed)]) + "\n")
+    verdicts = judge(CLAIMS[:1], read_benchmark(path), None)
+    assert {verdict.log: verdict.difference for verdict in verdicts} == {
+        "shop (demo_gamer and demo_qwen3)": "+0.2500",
+        "shop (shop_gamer and shop_qwen3)": "+0.2500",
+        "shop (shop_gamer and shop_qwen3-v2)": "+0.2500",
+    }
+
+
+def test_the_target_is_the_strongest_behavior_of_the_log(path):
+    lines = path.read_text().splitlines()
+    of_behaviors = [line.replace(",merged,", f",{name},") for name in ("view", "buy") for line in lines[1:]]
+    path.write_text("\n".join([*lines, *of_behaviors]) + "\n")
+    claims = [Claim("better", "gamer", "qwen3", behavior=name) for name in ("target", "buy")]
+    first, second = judge(claims, read_benchmark(path), None)
+    assert (first.word, first.difference) == (second.word, second.difference) == ("undecided", "+0.2500")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"first": "gamerr"}, "Claim 2: `first` names 'gamerr', which is nowhere known. The nearest are: gamer,"),
+        ({"second": "gamer-sesion"}, "`second` names 'gamer-sesion'.*, session"),
+        ({"behavior": "bying"}, "`behavior` names 'bying'.*The nearest are: target, merged"),
+        ({"protocol": "last_session"}, "`protocol` names 'last_session'.*: last-session, temporal"),
+    ],
+)
+def test_a_name_that_nothing_has_is_refused_not_pending_for_ever(path, fields, message):
+    wrong = Claim(**{"claim": "a", "first": "gamer", "second": "sasrec", **fields})
+    with pytest.raises(ValueError, match=message):
+        check_names([CLAIMS[0], wrong], [read_benchmark(path)])
+    check_names([*CLAIMS, Claim("not run yet", "gamer-augmented-4", "recency", protocol="temporal")], [])
 
 
 def test_the_command_prints_a_line_for_each_claim_and_log(path, genrec, tmp_path):
@@ -82,6 +128,9 @@ def test_the_command_prints_a_line_for_each_claim_and_log(path, genrec, tmp_path
         ("- {claim: a, first: b}", "Claim 1 lacks `second`"),
         ("claim: a", "must be a list of claims"),
         ("- {claim: a, first: b, second: c, metric: ndgc@10}", "ndgc"),
+        ("- {claim: a, first: b, second: c, metric: ndcg@10/repeet}", "`metric` names 'repeet'"),
+        ("- {claim: a, first: b, second: c, metric: 5}", "Claim 1: `metric` must be text, got 5"),
+        ("- {claim: a, first: [b], second: c}", r"Claim 1: `first` must be text, got \['b'\]"),
         ("[", "is not valid YAML"),
     ],
 )
@@ -92,13 +141,9 @@ def test_what_is_no_claim_is_refused(text, message, tmp_path):
 
 
 def test_the_shipped_claims_are_about_models_that_variants_make():
-    known = {"gamer", "gamer-plus-tiny", *preset_names("variants")}
     for claim in read_claims(SHIPPED):
         for name in (claim.first, claim.second):
-            base = next((each for each in sorted(known, key=len, reverse=True) if name.startswith(each)), None)
-            rest = name.removeprefix(base or "").removeprefix("-")
-            assert base is not None, name
-            assert rest in ("", *known), name
+            assert variants_in(name), name
 
 
 def test_costs_are_means_over_seeds(genrec, tmp_path):
@@ -112,5 +157,9 @@ def test_costs_are_means_over_seeds(genrec, tmp_path):
     result = genrec("bench", "costs", tmp_path / "runs")
     # 5 and 7 seconds per epoch; 4 and 5 epochs, so 20 and 35 seconds; 50 and 35 in all
     assert "| shop_gamer | 2 | 1,234 | 6.0 | 4.5 | 28 | 42 | 110 |" in result.stdout
+    del report["best_epoch"]  # as after `eval_strategy: "no"`
+    (folder / "checkpoint" / "training_report.json").write_text(json.dumps(report))
+    result = genrec("bench", "costs", tmp_path / "runs")
+    assert "| shop_gamer | 2 | 1,234 | 6.0 | - | - | 42 | 110 |" in result.stdout
     (folder / "checkpoint" / "training_report.json").unlink()
     assert "has no training_report.json" in genrec("bench", "costs", tmp_path / "runs").output

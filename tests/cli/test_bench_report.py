@@ -46,6 +46,16 @@ def test_without_runs_the_tests_are_over_seeds_and_say_so(path):
     assert tests[0].low is None
 
 
+def test_two_rules_are_compared_once_however_many_seeds_the_models_have(path, tmp_path):
+    """Six seeds of a model made one measurement of two rules six, of p 0.031."""
+    lines = path.read_text().splitlines()
+    rules = [lines[1].replace("gamer,", f"{rule},", 1) for rule in ("recency", "popularity")]
+    path.write_text("\n".join([*lines, *rules]) + "\n")
+    tests = {(test.first, test.second): test for test in run_tests(path, against="all")}
+    test = tests["recency", "popularity"]
+    assert (test.p, test.basis) == (None, "one measurement alone")
+
+
 def test_every_pair_can_be_tested_and_one_model_chosen(path):
     assert len(run_tests(path, against="all")) == 3
     pairs = [(test.first, test.second) for test in run_tests(path, against="sasrec")]
@@ -112,7 +122,10 @@ def test_a_file_with_a_missing_seed_writes_nothing_unless_pending_is_allowed(pat
     path.write_text("\n".join(lines) + "\n")
     refused = genrec("bench", "report", path, "--output", tmp_path / "tables")
     assert refused.exit_code == 2
-    assert "shop.csv lacks qwen3 with seed 2. Run `genrec bench shop_qwen3 --seeds 2`" in refused.stderr
+    assert (
+        "shop.csv lacks qwen3 with seed 2. Run `genrec bench RECIPE --seeds 2` with the recipe called 'shop_qwen3'"
+        in refused.stderr
+    )
     assert not (tmp_path / "tables").exists()
     shown = genrec("bench", "report", path, "--allow-pending")
     assert "| qwen3 | pending |" in shown.stdout

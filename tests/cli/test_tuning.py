@@ -170,6 +170,13 @@ def test_a_trial_is_judged_by_its_best_validation(recipe, tmp_path):
     assert value == max(entry["eval_ndcg@10"] for entry in curve)
 
 
+@pytest.mark.parametrize("option", ["--trials", "--trial-minutes"])
+def test_the_budget_of_no_search_is_refused(recipe, genrec, option):
+    result = genrec("bench", recipe, option, 2)
+    assert result.exit_code == 2
+    assert "are the budget of a search. Add `--tune SPACE.yaml`" in result.stderr
+
+
 def test_the_command_searches_then_runs_the_seeds_with_what_was_chosen(recipe, tmp_path, genrec):
     space = tmp_path / "space.yaml"
     space.write_text("training.learning_rate: [0.004]\n")

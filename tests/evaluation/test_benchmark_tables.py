@@ -67,7 +67,11 @@ def test_equal_means_are_both_best_and_a_lone_model_is_best_of_nothing(write):
 
 def test_a_missing_seed_is_an_error_that_says_what_to_run(write):
     path = write(row("a", 0, 0.5), row("a", 1, 0.5), row("b", 0, 0.9, config="shop_b"))
-    with pytest.raises(ValueError, match=r"shop\.csv lacks b with seed 1\. Run `genrec bench shop_b --seeds 1`"):
+    rule = r"shop\.csv lacks b with seed 1\. Run `genrec bench RECIPE --seeds 1` with the recipe called 'shop_b'"
+    with pytest.raises(ValueError, match=rule):
+        check_complete(read_benchmark(path), METRICS)
+    path.write_text(path.read_text().replace("shop_b", "deskdrop_qwen3-long"))
+    with pytest.raises(ValueError, match=r"Run `genrec bench deskdrop\+qwen3\+long --seeds 1` and so on"):
         check_complete(read_benchmark(path), METRICS)
 
 
@@ -103,6 +107,17 @@ def test_two_models_share_the_seeds_of_both_and_a_rule_shares_all(write):
     assert benchmark.shared_seeds([b, rule], place) == [1, 2]
 
 
+def test_two_rules_are_one_measurement_however_many_seeds_there_are(write):
+    path = write(*(row("a", seed, 0.2) for seed in range(6)), row("recency", 0, 0.1), row("popularity", 4, 0.3))
+    benchmark = read_benchmark(path)
+    a, recency, popularity = benchmark.lines
+    place = ("last-session", "merged", "ndcg@10")
+    assert benchmark.shared_seeds([recency, popularity], place) == [0]
+    assert not benchmark.are_drawn([recency, popularity], place)
+    assert benchmark.shared_seeds([a, popularity], place) == [0, 1, 2, 3, 4, 5]
+    assert benchmark.are_drawn([a, popularity], place)
+
+
 def test_a_wanted_model_without_a_row_is_pending_and_a_wanted_seed_is_missed(write):
     path = write(row("a", 0, 0.5), row("b", 0, 0.25))
     assert "| pbat | pending |" in markdown_tables(read_benchmark(path, models=["a", "pbat"]), METRICS)
@@ -130,6 +145,22 @@ def test_a_model_of_two_configurations_has_two_lines_but_a_rule_has_one(write):
     )
     labels = [line.label for line in read_benchmark(path).lines]
     assert labels == ["gamer (small)", "gamer (large)", "recency"]
+
+
+def test_a_rule_is_that_of_the_recipe_with_the_most_models(write):
+    """An old recipe with more seeds of the rule, but of fewer metrics, made cells of figures that exist `pending`."""
+    path = write(
+        row("gamer", 0, 0.5, config="block"),
+        *(row("recency", seed, 0.125, config="block") for seed in range(3)),
+        row("gamer", 0, 0.25, config="market"),
+        row("sasrec", 0, 0.25, config="market_sasrec"),
+        row("recency", 0, 0.125, config="market_sasrec"),
+        row("recency", 0, 0.125, config="market"),
+        row("recency", 0, 0.25, config="market", metric="hit@10"),
+    )
+    benchmark = read_benchmark(path)
+    assert [line.config for line in benchmark.lines if line.model == "recency"] == ["market"]
+    assert "| recency | 0.2500 | 0.1250 |" in markdown_tables(benchmark, METRICS)
 
 
 def test_behaviors_stand_in_tables_of_their_own_in_the_order_of_the_file_but_merged_first(write):

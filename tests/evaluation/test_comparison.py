@@ -119,9 +119,31 @@ def test_several_seeds_are_averaged():
 
 
 def test_the_interval_covers_how_training_fell_out():
-    """With every user alike, all the spread comes from the seeds: a mean of three drawn of 0.1, 0.2, 0.3."""
-    result = compare([report([g] * 50) for g in (0.1, 0.2, 0.3)], [report([0.0] * 50)] * 3)
-    assert (result.low, result.high) == pytest.approx((0.1, 0.3))
+    """With every user alike, all the spread comes from the seeds: Student's t of two degrees of freedom."""
+    result = compare([report([g] * 50) for g in (0.1, 0.2, 0.3)], [report([0.0] * 50)] * 3, num_bootstrap=50_000)
+    margin = 4.303 * 0.1 / np.sqrt(3)  # the 97.5th percentile, times the standard error of the mean
+    assert (result.low, result.high) == pytest.approx((0.2 - margin, 0.2 + margin), abs=0.02)
+    assert result.p == pytest.approx(0.0742, abs=0.005)  # of t = 0.2 / (0.1 / sqrt(3)) = 3.464
+
+
+def test_two_seeds_of_one_sign_are_not_certain():
+    """Drawn with replacement, two seeds have a difference above zero in every resample."""
+    result = compare([report([g] * 50) for g in (0.001, 0.02)], [report([0.0] * 50)] * 2)
+    assert result.low < 0 < result.high
+    assert result.p > 0.3
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+def test_equal_models_are_seldom_told_apart(num_seeds):
+    """Training moves a difference by 0.004, and who was asked by 0.05 / sqrt(800) as with 800 users of 0.05."""
+    draw = np.random.default_rng(num_seeds)
+    num_users, num_repeats = 50, 300
+    p_values = []
+    for _ in range(num_repeats):
+        users = 0.05 * np.sqrt(num_users / 800) * draw.standard_normal(num_users)
+        firsts = [report(users + gain) for gain in 0.004 * draw.standard_normal(num_seeds)]
+        p_values.append(compare(firsts, [report(np.zeros(num_users))] * num_seeds, num_bootstrap=400).p)
+    assert np.mean(np.array(p_values) < 0.05) <= 0.07
 
 
 def test_unpaired_seeds_are_refused():

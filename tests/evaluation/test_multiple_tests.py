@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from genrec.evaluation.multiple_tests import ModelTest, corrected, holm, sign_flip_p
@@ -31,10 +32,17 @@ def test_sign_flips_by_hand():
     assert sign_flip_p([1.0, -1.0]) == 1.0
 
 
-def test_a_single_seed_says_nothing_and_too_many_are_refused():
+def test_a_single_seed_says_nothing():
     assert sign_flip_p([0.5]) is None
-    with pytest.raises(ValueError, match="at most 16"):
-        sign_flip_p([0.1] * 17)
+
+
+def test_of_many_seeds_the_flips_are_drawn():
+    assert sign_flip_p([0.1] * 17) < 0.001
+    assert sign_flip_p([0.1, -0.1] * 10) == 1
+    values = np.random.default_rng(0).normal(0.3, 1, size=16)
+    exact, drawn = sign_flip_p(values), sign_flip_p([*values, 0.0])  # a zero changes nothing
+    assert drawn == pytest.approx(exact, abs=0.02)
+    assert drawn == sign_flip_p([*values, 0.0])
 
 
 def test_tests_without_a_p_value_are_no_part_of_the_family():
