@@ -107,8 +107,8 @@ class GenerativeRecommender:
 
     @property
     def context(self) -> QueryContext | None:
-        """What all users did."""
-        return self._served.context
+        """What all users did, by the item tokenizer's present rows."""
+        return self._served.up_to_date(self.model.device).context
 
     def swap_catalog(
         self, tokenizer: ItemTokenizer, catalog: "Catalog | None" = None, context: QueryContext | None = None
@@ -121,7 +121,7 @@ class GenerativeRecommender:
         Args:
             tokenizer: An item tokenizer of the same vocabulary, for example a loaded copy with `add_items` called.
             catalog: What is known about its items.
-            context: What all users did, over its items.
+            context: What all users did, over its items; `QueryContext.for_items` brings one over from another catalog.
 
         Raises:
             ValueError: If the tokenizer is not of the model's vocabulary, or the others not of the tokenizer.
@@ -330,8 +330,9 @@ class GenerativeRecommender:
         self.tokenizer.save_pretrained(folder)
         if self.catalog is not None:
             self.catalog.save(folder)
-        if self.context is not None:
-            self.context.save(folder)
+        context = self.context
+        if context is not None:
+            context.save(folder)
 
     @classmethod
     def from_pretrained(
