@@ -12,7 +12,7 @@ import torch
 
 from genrec.cli.build import build_item_tokenizer, check_settings, data_config, read_data
 from genrec.cli.recipe import RELEASED, Recipe
-from genrec.cli.stages import Run
+from genrec.cli.stages import Run, check_figures_file
 from genrec.cli.training import build_trainer
 from genrec.data.preparation import prepare
 
@@ -59,6 +59,7 @@ def check_run(recipe: Recipe, say: Callable[[str], None]) -> Estimate:
         ValueError: If the recipe or the data is refused.
     """
     check_settings(recipe)
+    check_figures_file(recipe)
     say(f"recipe: {recipe.name}, every setting known and of the right type")
     log, catalog = read_data(recipe)
     with tempfile.TemporaryDirectory() as temporary:

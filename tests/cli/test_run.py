@@ -4,11 +4,13 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from genrec.cli import stages
 from genrec.cli.main import app
+from genrec.cli.recipe import load_recipe
 from genrec.data.histories import as_histories
 from genrec.evaluation.benchmark_csv import read_benchmark_csv
 from genrec.evaluation.protocols import SLICES
@@ -82,6 +84,7 @@ def test_the_csv_file_gets_the_headline_figures_and_the_slices(finished):
 
 def test_a_second_run_keeps_every_stage(finished, genrec, tmp_path):
     folder = finished.copy_to(tmp_path / "run")
+    genrec("run", finished.recipe, "--output", folder)  # its recipe names the new folder
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     result = genrec("run", finished.recipe, "--output", folder)
     kept = [line for line in lines_of(result) if "kept, nothing changed" in line]
@@ -219,6 +222,47 @@ def test_a_moved_log_is_the_same_log(finished, genrec, tmp_path):
     moved = shutil.copy(finished.folder / "shop.csv", tmp_path / "moved.csv")
     result = genrec("prepare", finished.recipe, "--output", folder, "--set", f"data.interactions={moved}")
     assert "[prepare] kept, nothing changed" in result.stdout
+
+
+def test_the_folder_holds_the_recipe_as_it_ran_last(finished, genrec, tmp_path):
+    """Not as it was when the data was prepared, which later runs keep."""
+    folder = finished.copy_to(tmp_path / "run")
+    sets = ("--set", "evaluation.num_bootstrap=10", "--set", "evaluation.model_name=mine")
+    assert genrec("run", finished.recipe, "--output", folder, *sets).exit_code == 0
+    recipe = load_recipe(folder / "recipe.yaml")
+    assert (recipe.evaluation.num_bootstrap, recipe.evaluation.model_name) == (10, "mine")
+    again = genrec("run", folder / "recipe.yaml")
+    assert len([line for line in lines_of(again) if "kept, nothing changed" in line]) == 4
+
+
+def test_a_report_does_not_outlive_its_checkpoint(finished, genrec, tmp_path):
+    folder = finished.copy_to(tmp_path / "run")
+    shutil.rmtree(folder / "checkpoint")
+    assert genrec("train", finished.recipe, "--output", folder).exit_code == 0
+    result = genrec("run", finished.recipe, "--output", folder)
+    assert [line.split("]")[0][1:] for line in lines_of(result) if "] done in" in line] == ["evaluate"]
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_other_vectors_in_the_same_file_are_other_vectors(settings, write, genrec, tmp_path, in_parts):
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32))
+    embedder = {"name": "precomputed", "path": str(tmp_path / "vectors.npy")}
+    settings["embedder"] = {"name": "concat", "parts": [embedder]} if in_parts else embedder
+    recipe = write(settings)
+    assert genrec("tokenize", recipe, "--debug").exit_code == 0
+    assert "[last-session/tokenize] kept" in genrec("tokenize", recipe).stdout
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(1).normal(size=(25, 4)).astype(np.float32))
+    assert "[last-session/tokenize] done" in genrec("tokenize", recipe).stdout
+
+
+@pytest.mark.parametrize("option", [[], ["--check"]])
+def test_a_file_of_other_columns_is_refused_before_any_work(settings, write, genrec, tmp_path, option):
+    (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
+    settings["evaluation"]["csv"] = str(tmp_path / "mine.csv")
+    result = genrec("run", write(settings), *option)
+    assert result.exit_code == 2
+    assert "mine.csv must have the columns model,config," in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_app_has_no_hidden_commands():
