@@ -19,9 +19,12 @@ from genrec.item_tokenizers.inputs import candidate_tensors, moments_asked, prom
 from genrec.recommender.base import NO_ITEM, Recommendations
 from genrec.recommender.batch_search import BatchSearch
 from genrec.recommender.checkpoint import (
+    CATALOG_FILES,
+    CONTEXT_FILES,
     find_checkpoint,
     load_catalog,
     load_model,
+    remove_leftovers,
     save_model,
     switched_to_evaluation,
 )
@@ -322,17 +325,22 @@ class GenerativeRecommender:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model, item tokenizer and catalog into one folder, each file whole or not at all.
 
+        What an earlier recommender left there is replaced or removed.
+
         Raises:
             ValueError: If items came or went in the tokenizer since, and the catalog did not follow.
         """
         _check_catalog(self.catalog, self.tokenizer)
         save_model(self.model, folder)
         self.tokenizer.save_pretrained(folder)
+        context, own = self.context, []
         if self.catalog is not None:
             self.catalog.save(folder)
-        context = self.context
+            own += CATALOG_FILES
         if context is not None:
             context.save(folder)
+            own += CONTEXT_FILES
+        remove_leftovers(folder, own)
 
     @classmethod
     def from_pretrained(

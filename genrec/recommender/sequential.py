@@ -14,9 +14,11 @@ from genrec.data.event_columns import as_id_array
 from genrec.data.histories import Histories
 from genrec.files import read_json, write_json
 from genrec.recommender.checkpoint import (
+    CATALOG_FILES,
     find_checkpoint,
     load_catalog,
     load_model,
+    remove_leftovers,
     save_model,
     switched_to_evaluation,
 )
@@ -86,13 +88,17 @@ class SequentialRecommender(ScoringRecommender):
         return (order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write model, item ids, ladder and catalog into one folder, each file whole or not at all."""
+        """Write model, item ids, ladder and catalog into one folder, each file whole or not at all.
+
+        What an earlier recommender left there is replaced or removed.
+        """
         save_model(self.model, folder)
         folder = Path(folder)
         write_json(folder / ITEM_IDS_FILE, self.item_ids.tolist())
         write_json(folder / CONFIG_FILE, {"recommender": type(self).__name__, "behaviors": str(self.ladder)})
         if self.catalog is not None:
             self.catalog.save(folder)
+        remove_leftovers(folder, [CONFIG_FILE, *(CATALOG_FILES if self.catalog is not None else ())])
 
     @classmethod
     def from_pretrained(

@@ -8,11 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
+from genrec.data.candidates import QueryContext
 from genrec.data.catalog import Catalog
+from genrec.data.histories import as_histories
+from genrec.data.recent_events import RecentEvents
 from genrec.item_tokenizers import AutoItemTokenizer, ChunkedIDTokenizer
 from genrec.item_tokenizers.base import ItemTokenizer
 from genrec.models.gamer import GamerForCausalLM
-from genrec.recommender import generative
+from genrec.recommender import PopularityRecommender, generative, load_recommender
 from genrec.recommender.generative import GenerativeRecommender
 
 from .tiny_models import tiny_model
@@ -243,6 +246,20 @@ def test_one_folder_holds_everything(model: GamerForCausalLM, tokenizer: ItemTok
     plain = AutoModelForCausalLM.from_pretrained(folder)
     assert isinstance(plain, GamerForCausalLM)
     recommender.save_pretrained(folder)  # again, over the first
+
+
+def test_what_another_recommender_left_in_the_folder_is_not_read(
+    model: GamerForCausalLM, tokenizer: ItemTokenizer, tmp_path: Path
+):
+    history = as_histories([[(ITEMS[0], "view", 5)]], tokenizer.item_ids, tokenizer.ladder)
+    PopularityRecommender().fit(history).save_pretrained(tmp_path)
+    Catalog(["another", "catalog"]).save(tmp_path)
+    QueryContext(RecentEvents.of(history)).save(tmp_path)
+    GenerativeRecommender(model, tokenizer).save_pretrained(tmp_path)
+    loaded = load_recommender(tmp_path)
+    assert isinstance(loaded, GenerativeRecommender)
+    assert loaded.catalog is None
+    assert loaded.context is None
 
 
 def test_a_catalog_is_optional(model: GamerForCausalLM, tokenizer: ItemTokenizer, tmp_path: Path):
