@@ -20,7 +20,7 @@ from genrec.cli.families import (
     scores_items,
     training_arguments_class,
 )
-from genrec.cli.recipe_files import apply_override, read_recipe
+from genrec.cli.recipe_files import apply_override, checked_name, read_recipe
 from genrec.cli.strict import Schema, check_section, check_value, unknown_key
 from genrec.files import read_json
 from genrec.presets import preset_names, preset_path
@@ -183,9 +183,7 @@ def check_recipe(content: Mapping[str, Any]) -> Recipe:
         ValueError: As `load_recipe`.
     """
     top = check_section(content, {entry.name: Any for entry in fields(Recipe)}, "")
-    if not isinstance(top.get("name"), str) or not top["name"]:
-        raise ValueError("A recipe needs a `name`, which also names its run folder. Add a line like `name: my-shop`.")
-    checked: dict[str, Any] = {"name": top["name"]}
+    checked: dict[str, Any] = {"name": checked_name(top.get("name"))}
     for key, annotation in (("seed", int), ("output", str)):
         if key in top:
             checked[key] = check_value(top[key], annotation, key)
