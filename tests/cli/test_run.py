@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from genrec.cli import stages
+from genrec.cli import check, stages
 from genrec.cli.main import app
-from genrec.cli.recipe import load_recipe
+from genrec.cli.recipe import check_recipe, load_recipe
 from genrec.data.histories import as_histories
 from genrec.evaluation.benchmark_csv import read_benchmark_csv
 from genrec.evaluation.protocols import SLICES
@@ -205,6 +205,21 @@ def test_check_estimates_without_writing(settings, write, genrec, tmp_path):
     assert "codes: 8x8" in result.stdout
     assert "9 steps in about" in result.stdout  # 12 users in batches of 4, 3 epochs
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("training", "steps", "batches"),
+    [
+        ({"gradient_accumulation_steps": 2}, 6, 9),  # 3 batches are 2 steps in each of 3 epochs
+        ({"max_steps": 5}, 5, 5),
+        ({"max_steps": 5, "gradient_accumulation_steps": 4}, 5, 20),
+    ],
+)
+def test_check_counts_steps_as_updates_and_times_all_their_batches(settings, monkeypatch, training, steps, batches):
+    monkeypatch.setattr(check, "_step_seconds", lambda *batch: 1.0)
+    settings["training"] |= training
+    estimate = check.check_run(check_recipe(settings), say=[].append)
+    assert (estimate.steps, estimate.seconds) == (steps, batches)
 
 
 @pytest.mark.parametrize("tokenizer", ["chunked", "rqkmeans"])
