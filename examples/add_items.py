@@ -26,7 +26,8 @@ def main(checkpoint: str, folder: Path) -> None:
     assert (tokenizer.codes[: len(old_codes)] == old_codes).all()
 
     grown_catalog = catalog and catalog.with_items(new_ids)
-    grown = GenerativeRecommender(recommender.model, tokenizer, grown_catalog, context=recommender.context)
+    known = {"context": recommender.context, "gap_minutes": recommender.gap_minutes}
+    grown = GenerativeRecommender(recommender.model, tokenizer, grown_catalog, **known)
     grown.save_pretrained(folder)
     print(GenerativeRecommender.from_pretrained(folder).recommend([[]], k=2, allow=new_ids)[0])
 

@@ -15,6 +15,7 @@ from genrec.data.histories import as_histories
 from genrec.evaluation.benchmark_csv import read_benchmark_csv
 from genrec.evaluation.protocols import SLICES
 from genrec.evaluation.tables import RULES
+from genrec.recommender import load_recommender
 from genrec.training import GenRecTrainer
 
 REPORT_KEYS = {"model", "protocol", "behavior", "metric", "value", "low", "high", "records"}
@@ -33,6 +34,7 @@ def test_a_run_prints_its_stages_and_leaves_its_files(finished):
     assert names == {
         *("config.json", "generation_config.json", "model.safetensors", "catalog.parquet", "README.md"),
         *("item_tokenizer.json", "item_tokenizer.safetensors", "item_ids.json", "training_report.json"),
+        "serving.json",
     }
 
 
@@ -187,13 +189,14 @@ def test_debug_shows_the_error_itself(settings, write, genrec):
 
 
 def test_both_splits_have_their_own_codes_and_checkpoint(settings, write, genrec, tmp_path):
-    sets = ("evaluation.protocols=[temporal, last-session]", "training.num_train_epochs=1")
+    sets = ("evaluation.protocols=[temporal, last-session]", "training.num_train_epochs=1", "data.gap_minutes=600")
     result = genrec("run", write(settings), *(part for value in sets for part in ("--set", value)))
     assert result.exit_code == 0, result.output
     folder = tmp_path / "run"
     primary = json.loads((folder / "checkpoint" / "training_report.json").read_text())
     second = json.loads((folder / "last-session" / "checkpoint" / "training_report.json").read_text())
     assert (primary["protocol"], second["protocol"]) == ("temporal", "last-session")
+    assert load_recommender(folder / "checkpoint").gap_minutes == 600  # as the log's sessions were made
     results = json.loads((folder / "report.json").read_text())["results"]
     assert {row["protocol"] for row in results} == {"temporal", "last-session"}
 
