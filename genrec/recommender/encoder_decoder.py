@@ -72,8 +72,15 @@ class Seq2SeqRecommender(GenerativeRecommender):
             raise ValueError(
                 f"`model` must be an encoder-decoder model, got a {type(model).__name__}. Use `GenerativeRecommender`."
             )
-        sizes = {"num_beams": num_beams, "batch_size": batch_size}
-        super().__init__(model, tokenizer, catalog, **sizes, search="generate", gap_minutes=gap_minutes)
+        super().__init__(
+            model,
+            tokenizer,
+            catalog,
+            num_beams=num_beams,
+            batch_size=batch_size,
+            search="generate",
+            gap_minutes=gap_minutes,
+        )
         self._search: Any = search_encoded
 
     def _prompts(self, part: Histories, served: ServedCatalog, asked: int) -> dict[str, Tensor]:

@@ -342,7 +342,8 @@ class GenerativeRecommender:
         save_model(self.model, folder)
         self.tokenizer.save_pretrained(folder)
         save_gap_minutes(folder, self.gap_minutes)
-        context, own = self.context, []
+        context = self.context
+        own: list[str] = []
         if self.catalog is not None:
             self.catalog.save(folder)
             own += CATALOG_FILES
