@@ -136,10 +136,17 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         section = section[key]
         if not isinstance(section, dict):
             raise ValueError(f"`--set {override}`: `{key}` is no section but {section!r}.")
+    section[keys[-1]] = _value_of(text)
+
+
+def _value_of(text: str) -> Any:
+    """Return what an override's text says in YAML, or the text itself where it is none."""
+    if text.startswith(("|", ">")):  # would begin a block of lines, and be empty
+        return text
     try:
-        section[keys[-1]] = yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
-        section[keys[-1]] = text
+        return text
 
 
 def _and_below(above: tuple[Path, ...], path: Path) -> tuple[Path, ...]:

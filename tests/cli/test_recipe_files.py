@@ -74,7 +74,7 @@ def test_null_takes_a_key_away_and_another_class_starts_anew():
     assert base["training"]["seed"] == 1  # the base itself is untouched
 
 
-@pytest.mark.parametrize("text", ["logs/*.csv", "@x", "%", "a: b: c", "{a"])
+@pytest.mark.parametrize("text", ["logs/*.csv", "@x", "%", "a: b: c", "{a", "|"])
 def test_a_setting_that_is_no_yaml_is_a_text(text):
     content = {}
     apply_override(content, f"data.interactions={text}")
