@@ -25,7 +25,13 @@ def main(checkpoint: str, folder: Path) -> None:
     tokenizer.add_items(new_ids, vectors)
     assert (tokenizer.codes[: len(old_codes)] == old_codes).all()
 
-    grown = GenerativeRecommender(recommender.model, tokenizer, catalog and catalog.with_items(new_ids))
+    grown = GenerativeRecommender(
+        recommender.model,
+        tokenizer,
+        catalog and catalog.with_items(new_ids),
+        context=recommender.context,
+        gap_minutes=recommender.gap_minutes,
+    )
     grown.save_pretrained(folder)
     print(GenerativeRecommender.from_pretrained(folder).recommend([[]], k=2, allow=new_ids)[0])
 

@@ -1,5 +1,6 @@
 """`genrec run --check`: is the recipe right, is the data right, and what will it cost? Nothing is trained or kept."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 
 from genrec.cli.build import build_item_tokenizer, check_settings, data_config, read_data
 from genrec.cli.recipe import RELEASED, Recipe
-from genrec.cli.stages import Run
+from genrec.cli.stages import Run, check_figures_file
 from genrec.cli.training import build_trainer
 from genrec.data.preparation import prepare
 
@@ -59,6 +60,7 @@ def check_run(recipe: Recipe, say: Callable[[str], None]) -> Estimate:
         ValueError: If the recipe or the data is refused.
     """
     check_settings(recipe)
+    check_figures_file(recipe)
     say(f"recipe: {recipe.name}, every setting known and of the right type")
     log, catalog = read_data(recipe)
     with tempfile.TemporaryDirectory() as temporary:
@@ -99,7 +101,7 @@ def estimate_training(trainer: "GenRecTrainer") -> Estimate:
     """Time a few steps on real batches and count what they keep in memory; no weight is changed."""
     model, arguments = trainer.model, trainer.args
     batches = trainer.get_train_dataloader()
-    steps = arguments.max_steps if arguments.max_steps > 0 else round(len(batches) * arguments.num_train_epochs)
+    steps, num_batches = _steps_and_batches(arguments, len(batches))
     model.train()
     batch = next(iter(batches))
     kept = bytes_for_backward(lambda: trainer.compute_loss(model, dict(batch)))
@@ -107,11 +109,20 @@ def estimate_training(trainer: "GenRecTrainer") -> Estimate:
     parameters = model.num_parameters()
     return Estimate(
         parameters=parameters,
-        steps=steps // arguments.gradient_accumulation_steps,
-        seconds=steps * seconds,
+        steps=steps,
+        seconds=num_batches * seconds,
         megabytes=(BYTES_PER_PARAMETER * parameters + kept) / 1e6,
         max_seconds=arguments.max_seconds,
     )
+
+
+def _steps_and_batches(arguments: Any, batches_per_epoch: int) -> tuple[int, int]:
+    """Return how many updates training makes, and from how many batches; an epoch's last update may have fewer."""
+    per_step = arguments.gradient_accumulation_steps
+    if arguments.max_steps > 0:
+        return arguments.max_steps, arguments.max_steps * per_step
+    steps = math.ceil(math.ceil(batches_per_epoch / per_step) * arguments.num_train_epochs)
+    return steps, round(batches_per_epoch * arguments.num_train_epochs)
 
 
 def bytes_for_backward(compute_loss: Callable[[], torch.Tensor]) -> int:

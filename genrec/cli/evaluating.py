@@ -9,6 +9,7 @@ import torch
 
 from genrec.cli.build import market_of
 from genrec.cli.provenance import provenance
+from genrec.cli.recipe import UPPER_BOUND
 from genrec.data.histories import asked_at
 from genrec.evaluation import EvaluationReport, evaluate
 from genrec.evaluation.benchmark_csv import update_benchmark_csv
@@ -43,7 +44,6 @@ RULES: "dict[str, Callable[[], RuleRecommender]]" = {
 }
 TUNED_SETTINGS: dict[str, tuple[str, ...]] = {"recency": (), "recency-undone": ("order",)}  # of the others, all
 NEEDS_TIMES = ("trending",)
-UPPER_BOUND = "upper-bound"
 
 
 def evaluate_run(run: "Run") -> dict[str, Any]:

@@ -99,7 +99,7 @@ def time_unit(column: pa.ChunkedArray) -> str:
     >>> time_unit(pa.chunked_array([[1433221332117]]))
     'ms'
     """
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+    if not _is_number(column):
         return "s"
     values = column.drop_null().to_pylist()
     return next((name for name, unit in EPOCH_UNITS.items() if max(values) <= EPOCH_SECONDS[1] * unit), "ns")
@@ -138,10 +138,9 @@ def _by_content(role: str, columns: Sequence[str], table: pa.Table) -> str | Non
 def _fits(role: str, column: pa.ChunkedArray) -> bool:
     if role == "time":
         return _looks_like_time(column)
-    is_text, is_integer = pa.types.is_string(column.type), pa.types.is_integer(column.type)
-    if role == "behavior":
-        return (is_text or is_integer) and 1 <= len(set(column.to_pylist())) <= MAX_BEHAVIORS
-    return is_text or is_integer or pa.types.is_large_string(column.type)
+    if not (_is_text(column) or pa.types.is_integer(_value_type(column))):
+        return False
+    return role != "behavior" or 1 <= len(set(column.to_pylist())) <= MAX_BEHAVIORS
 
 
 def _looks_like_time(column: pa.ChunkedArray) -> bool:
@@ -151,14 +150,29 @@ def _looks_like_time(column: pa.ChunkedArray) -> bool:
     values: list[Any] = [value for value in column.to_pylist() if value is not None]
     if not values:
         return False
-    if pa.types.is_string(column.type):
+    if _is_text(column):
         return all(re.match(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}|$)", value) for value in values)
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+    if not _is_number(column):
         return False
     return any(
         EPOCH_SECONDS[0] * unit <= min(values) and max(values) <= EPOCH_SECONDS[1] * unit
         for unit in EPOCH_UNITS.values()
     )
+
+
+def _value_type(column: pa.ChunkedArray) -> pa.DataType:
+    """Return the type of a column's values, which a dictionary-encoded column keeps inside."""
+    return column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+
+
+def _is_text(column: pa.ChunkedArray) -> bool:
+    kind = _value_type(column)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_number(column: pa.ChunkedArray) -> bool:
+    kind = _value_type(column)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _words(name: str) -> list[str]:

@@ -81,6 +81,10 @@ class KeptStages:
         content = read_json(stamp)
         return content["summary"] if content["key"] == stage.key else None
 
+    def forget(self, name: str) -> None:
+        """Let a stage run again, whatever it was made from: something under it is being made anew."""
+        self._stamp(name).unlink(missing_ok=True)
+
     def seconds_of(self, name: str) -> float:
         """Return how long a finished stage took; 0 if it never finished."""
         stamp = self._stamp(name)

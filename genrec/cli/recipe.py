@@ -21,7 +21,7 @@ from genrec.cli.families import (
     scores_items,
     training_arguments_class,
 )
-from genrec.cli.recipe_files import apply_override, read_recipe
+from genrec.cli.recipe_files import apply_override, checked_name, read_recipe
 from genrec.cli.strict import Schema, check_section, check_value, unknown_key
 from genrec.data.samples import SAMPLE_LEVELS
 from genrec.files import read_json
@@ -43,6 +43,7 @@ ITEM_TOKENIZERS = {
 }
 PROTOCOLS = ("last-session", "temporal")
 BASELINES = ("popularity", "trending", "recency", "recency-undone", "co-occurrence")
+UPPER_BOUND = "upper-bound"
 TRAINING_FIELDS_OF_THE_RUN = ("output_dir",)
 
 
@@ -60,7 +61,11 @@ class EvaluationSettings:
             level first) and `co-occurrence`. Each but `recency`, which has nothing to choose, is tuned on validation.
         num_bootstrap: Resamples of the users for the intervals.
         csv: A file that gets one row per figure appended, as in `benchmarks/quality/`.
-        model_name: What the trained model is called in reports: `gamer`, or a variant's name such as `qwen3`.
+        model_name: What the trained model is called in reports: `gamer`, or a variant's name such as `qwen3`; not
+            what a rule beside it is called.
+
+    Raises:
+        ValueError: If a protocol or a rule is unknown, a number is below 1, or the model is called like a rule.
     """
 
     protocols: list[str] = field(default_factory=lambda: ["last-session"])
@@ -81,6 +86,17 @@ class EvaluationSettings:
                 )
         if not self.protocols:
             raise ValueError("`evaluation.protocols` is empty. Name at least one of: " + ", ".join(PROTOCOLS) + ".")
+        for name in ("num_beams", "k", "batch_size", "num_bootstrap"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`evaluation.{name}` must be at least 1, got {getattr(self, name)}. Leave it out for the default, "
+                    f"{getattr(type(self), name)}."
+                )
+        if self.model_name in (*BASELINES, UPPER_BOUND):
+            raise ValueError(
+                f"`evaluation.model_name` must not be {self.model_name!r}, which is what a report calls the rule or "
+                "bound of that name. Choose another name."
+            )
 
 
 @dataclass(frozen=True)
@@ -169,9 +185,7 @@ def check_recipe(content: Mapping[str, Any]) -> Recipe:
         ValueError: As `load_recipe`.
     """
     top = check_section(content, {entry.name: Any for entry in fields(Recipe)}, "")
-    if not isinstance(top.get("name"), str) or not top["name"]:
-        raise ValueError("A recipe needs a `name`, which also names its run folder. Add a line like `name: my-shop`.")
-    checked: dict[str, Any] = {"name": top["name"]}
+    checked: dict[str, Any] = {"name": checked_name(top.get("name"))}
     for key, annotation in (("seed", int), ("output", str)):
         if key in top:
             checked[key] = check_value(top[key], annotation, key)

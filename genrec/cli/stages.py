@@ -3,9 +3,10 @@
 Codes, rules and model are made anew for every split, from its training part alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -26,7 +27,8 @@ from genrec.cli.recipe import RELEASED, Recipe
 from genrec.data.numbering import WITHIN, numbering_of
 from genrec.data.preparation import prepare
 from genrec.data.prepared import PreparedDataset
-from genrec.files import replace_folder, write_atomically
+from genrec.evaluation.benchmark_csv import read_benchmark_csv
+from genrec.files import fingerprint, replace_folder, write_atomically
 from genrec.item_tokenizers import ChunkedIDTokenizer
 
 if TYPE_CHECKING:
@@ -74,9 +76,15 @@ class Run:
         parts = [rules, recipe.market, recipe.seed, data_fingerprint(recipe)]
         return Stage("prepare", parts, [self.folder.prepared])
 
+    @cached_property
+    def vector_files(self) -> list[str]:
+        """Fingerprints of the files with vectors that the embedder reads."""
+        return [fingerprint(file) for file in _vector_files(self.recipe.embedder or {}) if file.is_file()]
+
     def tokenize_stage(self, protocol: str) -> Stage:
         """What a split's codes depend on."""
         parts = [self.prepare_stage.key, protocol, self.recipe.embedder, self.recipe.item_tokenizer, self.recipe.seed]
+        parts += self.vector_files
         return Stage(f"{protocol}/tokenize", parts, [self.folder.item_tokenizer(protocol)])
 
     def train_stage(self, protocol: str) -> Stage:
@@ -96,6 +104,12 @@ class Run:
         return Stage("evaluate", parts, [self.folder.report])
 
 
+def _vector_files(embedder: Mapping[str, Any]) -> list[Path]:
+    """Return the files of an embedder's section and of its parts'."""
+    files = [Path(embedder["path"])] if "path" in embedder else []
+    return files + [file for part in embedder.get("parts", []) for file in _vector_files(part)]
+
+
 def run_stages(recipe: Recipe, *, say: Callable[[str], None], until: str = "publish") -> Run:
     """Run a recipe's stages in order, keeping what is finished and unchanged.
 
@@ -106,21 +120,22 @@ def run_stages(recipe: Recipe, *, say: Callable[[str], None], until: str = "publ
 
     Raises:
         FileNotFoundError: If a file that the recipe names does not exist.
-        ValueError: If the data or a setting is refused; earlier outputs are as they were.
+        ValueError: If the data, a setting or the file for the figures is refused; earlier outputs are as they were.
     """
     from genrec.cli.evaluating import evaluate_run, write_figures
-    from genrec.cli.training import train_split
 
     run = Run(recipe, say)
     last = STAGES.index(until)
     check_settings(recipe)
+    check_figures_file(recipe)
     say(f"{recipe.name} -> {run.folder.root}")
     run.kept.run(run.prepare_stage, partial(prepare_data, run))
+    _write_recipe(run)
     for protocol in recipe.evaluation.protocols if last >= STAGES.index("tokenize") else ():
         if not recipe.scores_items:
             run.kept.run(run.tokenize_stage(protocol), partial(tokenize_split, run, protocol))
         if last >= STAGES.index("train"):
-            run.kept.run(run.train_stage(protocol), partial(train_split, run, protocol))
+            run.kept.run(run.train_stage(protocol), partial(_train, run, protocol))
     if last >= STAGES.index("evaluate"):
         run.kept.run(run.evaluate_stage(), partial(evaluate_run, run))
         if recipe.evaluation.csv is not None:
@@ -131,13 +146,20 @@ def run_stages(recipe: Recipe, *, say: Callable[[str], None], until: str = "publ
     return run
 
 
+def check_figures_file(recipe: Recipe) -> None:
+    """Refuse a file of figures that cannot be added to, before any work.
+
+    Raises:
+        ValueError: If the file has other columns.
+    """
+    if recipe.evaluation.csv is not None:
+        read_benchmark_csv(recipe.evaluation.csv)
+
+
 def prepare_data(run: Run) -> dict[str, Any]:
-    """Read, check, filter and split the log; write the recipe beside the result."""
-    recipe = run.recipe
-    log, catalog = read_data(recipe)
-    prepare(log, data_config(recipe), run.folder.prepared, catalog=catalog)
-    with write_atomically(run.folder.recipe) as temporary:
-        temporary.write_text(recipe_text(recipe), encoding="utf-8")
+    """Read, check, filter and split the log."""
+    log, catalog = read_data(run.recipe)
+    prepare(log, data_config(run.recipe), run.folder.prepared, catalog=catalog)
     train = run.prepared.split(run.folder.primary).train
     return {"items": len(run.prepared.catalog), "users": len(train), "training_interactions": len(train.items)}
 
@@ -191,6 +213,14 @@ def _item_inputs(run: Run, protocol: str) -> "np.ndarray | None":
     return vectors
 
 
+def _train(run: Run, protocol: str) -> dict[str, Any]:
+    """Train a split; the report is of another checkpoint from then on."""
+    from genrec.cli.training import train_split
+
+    run.kept.forget(run.evaluate_stage().name)
+    return train_split(run, protocol)
+
+
 def publish(run: Run) -> None:
     """Push the primary checkpoint."""
     from genrec.hub import push_folder
@@ -202,7 +232,17 @@ def publish(run: Run) -> None:
     run.say(f"[publish] {folder} -> {address}")
 
 
+def _write_recipe(run: Run) -> None:
+    """Write the recipe into the run folder as it runs now, which need not be as it ran when the data was prepared."""
+    path, text = run.folder.recipe, recipe_text(run.recipe)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with write_atomically(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
 def recipe_text(recipe: Recipe) -> str:
     """Return a recipe as YAML that runs again to the same result."""
     sections = {name: value for name, value in asdict(recipe).items() if value is not None}
+    if recipe.scores_items:
+        del sections["evaluation"]["num_beams"]  # which a model without beams would ignore
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)

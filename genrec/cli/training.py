@@ -66,12 +66,13 @@ def trained_recommender(run: "Run", trainer: Any) -> Any:
     """Return what the model is saved as, with the catalog and, if it has any, the item codes."""
     from genrec.recommender import GenerativeRecommender, Seq2SeqRecommender, SequentialRecommender
 
-    catalog, ladder = run.prepared.catalog, run.prepared.ladder
+    model, catalog, gap = trainer.model, run.prepared.catalog, run.prepared.config.gap_minutes
+    kept: dict[str, Any] = {"catalog": catalog} if gap is None else {"catalog": catalog, "gap_minutes": gap}
     if run.recipe.scores_items:
-        return SequentialRecommender(trainer.model, catalog.item_ids, ladder, catalog=catalog)
+        return SequentialRecommender(model, catalog.item_ids, run.prepared.ladder, **kept)
     if is_encoder_decoder(run.recipe.model["preset"]):
-        return Seq2SeqRecommender(trainer.model, trainer.item_tokenizer, catalog=catalog)
-    return GenerativeRecommender(trainer.model, trainer.item_tokenizer, catalog=catalog, context=trainer.context)
+        return Seq2SeqRecommender(model, trainer.item_tokenizer, **kept)
+    return GenerativeRecommender(model, trainer.item_tokenizer, **kept, context=trainer.context)
 
 
 def build_trainer(run: "Run", protocol: str, folder: Path) -> "GenRecTrainer":

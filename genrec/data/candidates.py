@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from genrec.data.histories import Histories
+from genrec.data.histories import Histories, ItemIndex
 from genrec.data.neighbors import Nearby, NeighborIndex
+from genrec.data.ranges import grouped
 from genrec.data.recent_events import RecentEvents, Trending
 from genrec.files import load_safetensors, read_json, save_safetensors, write_json
 
@@ -174,6 +175,25 @@ class QueryContext:
         """Return a context that knows these events too, of items by catalog row (see `RecentEvents.with_events`)."""
         return replace(self, events=self.events.with_events(items, behaviors, times), trending=None, known_times=None)
 
+    def for_items(self, old_ids: np.ndarray, new_ids: np.ndarray) -> "QueryContext":
+        """Return the same context over another catalog: what is known of an item follows it by its id.
+
+        Args:
+            old_ids: Item ids in the row order of this context `[items]`.
+            new_ids: Item ids in the new row order; what the catalog no longer has is forgotten `[new items]`.
+        """
+        events, new_rows = self.events, ItemIndex(new_ids).rows(old_ids)
+        items = new_rows[events.items]
+        is_kept = items != NO_ITEM
+        kept = {"items": items[is_kept], "behaviors": events.behaviors[is_kept], "times": events.times[is_kept]}
+        return replace(
+            self,
+            events=replace(events, **kept, num_items=len(new_ids)),
+            neighbors=self.neighbors and _with_rows(self.neighbors, new_rows, len(new_ids)),
+            trending=None,
+            known_times=None,
+        )
+
     def save(self, folder: str | Path) -> None:
         """Write the context to a folder: integers and weights as safetensors, settings as JSON."""
         events, neighbors = self.events, self.neighbors
@@ -205,6 +225,16 @@ class QueryContext:
         of_neighbors = {name.removeprefix("neighbors."): array for name, array in arrays.items()}
         neighbors = NeighborIndex(**of_neighbors) if of_neighbors else None
         return cls(events, neighbors, **{**settings, "windows": tuple(settings["windows"])})
+
+
+def _with_rows(neighbors: NeighborIndex, new_rows: np.ndarray, num_items: int) -> NeighborIndex:
+    """Return the pairs under other catalog rows, without those of an item that has none any more."""
+    owners = np.repeat(new_rows, np.diff(neighbors.starts))
+    others = new_rows[neighbors.others]
+    is_kept = (owners != NO_ITEM) & (others != NO_ITEM)
+    others, times, kinds = others[is_kept].astype(np.int32), neighbors.times[is_kept], neighbors.kinds[is_kept]
+    order, starts = grouped(owners[is_kept], times, num_items)
+    return NeighborIndex(starts, others[order], times[order], kinds[order])
 
 
 def _distinct_users(asked: Asked) -> tuple[np.ndarray, np.ndarray]:

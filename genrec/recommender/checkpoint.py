@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 MODEL_JSON_FILES = (CONFIG_FILE, "generation_config.json", "model.safetensors.index.json")
+RECOMMENDER_FILES = ("recommender.json", "recommender.safetensors")  # of scoring models and rules
+CATALOG_FILES = ("catalog.parquet",)
+CONTEXT_FILES = ("query_context.json", "query_context.safetensors")
 DOWNLOADED = ("*.json", "*.safetensors", "*.parquet")
 
 
@@ -84,6 +87,17 @@ def save_model(model: PreTrainedModel, folder: str | Path) -> None:
         model.save_pretrained(temporary)
         for path in sorted(Path(temporary).iterdir(), reverse=True):  # the weights before the configuration
             os.replace(path, folder / path.name)
+
+
+def remove_leftovers(folder: str | Path, own: Iterable[str]) -> None:
+    """Remove the files that an earlier recommender left in a folder; they would be read as this one's.
+
+    Args:
+        folder: Where a recommender was saved just now.
+        own: The files that it wrote, of those that not every recommender has.
+    """
+    for name in {*RECOMMENDER_FILES, *CATALOG_FILES, *CONTEXT_FILES} - set(own):
+        (Path(folder) / name).unlink(missing_ok=True)
 
 
 def load_catalog(folder: Path) -> "Catalog | None":

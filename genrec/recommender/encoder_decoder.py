@@ -9,7 +9,7 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedMode
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput
 from transformers.modeling_outputs import BaseModelOutput
 
-from genrec.data.histories import Histories
+from genrec.data.histories import DEFAULT_GAP_MINUTES, Histories
 from genrec.generation.encoder_inputs import START, decoder_prefix, encoder_tensors
 from genrec.generation.logits_processor import TrieConstrainedLogitsProcessor
 from genrec.generation.trie import ItemTrie
@@ -19,12 +19,13 @@ from genrec.item_tokenizers.vocabulary import PAD
 from genrec.recommender.batch_search import FEWEST_BEAMS
 from genrec.recommender.checkpoint import find_checkpoint, load_catalog, load_model
 from genrec.recommender.generative import GenerativeRecommender
+from genrec.recommender.reading import load_gap_minutes
 from genrec.recommender.served_catalog import ServedCatalog
 
 if TYPE_CHECKING:
     from genrec.data.catalog import Catalog
 
-SETTINGS = ("num_beams", "batch_size")
+SETTINGS = ("num_beams", "batch_size", "gap_minutes")
 
 
 class Seq2SeqRecommender(GenerativeRecommender):
@@ -40,6 +41,7 @@ class Seq2SeqRecommender(GenerativeRecommender):
         catalog: What is known about the items, in the tokenizer's row order; only kept and saved.
         num_beams: Beam width; at least k is used.
         batch_size: Histories per batch.
+        gap_minutes: As in `GenerativeRecommender`.
 
     Raises:
         ValueError: If the model is no encoder-decoder model, the parts do not belong together, or a setting is out of
@@ -64,12 +66,21 @@ class Seq2SeqRecommender(GenerativeRecommender):
         *,
         num_beams: int = 20,
         batch_size: int = 64,
+        gap_minutes: float = DEFAULT_GAP_MINUTES,
     ) -> None:
         if not model.config.is_encoder_decoder:
             raise ValueError(
                 f"`model` must be an encoder-decoder model, got a {type(model).__name__}. Use `GenerativeRecommender`."
             )
-        super().__init__(model, tokenizer, catalog, num_beams=num_beams, batch_size=batch_size, search="generate")
+        super().__init__(
+            model,
+            tokenizer,
+            catalog,
+            num_beams=num_beams,
+            batch_size=batch_size,
+            search="generate",
+            gap_minutes=gap_minutes,
+        )
         self._search: Any = search_encoded
 
     def _prompts(self, part: Histories, served: ServedCatalog, asked: int) -> dict[str, Tensor]:
@@ -92,8 +103,8 @@ class Seq2SeqRecommender(GenerativeRecommender):
         Args:
             folder_or_repo: What `save_pretrained` wrote, or a repository id.
             device: Where to put the model; None leaves it on the CPU.
-            **settings: `num_beams` and `batch_size`; and for a repository `revision`, `cache_dir`, `token` and
-                `local_files_only`.
+            **settings: `num_beams`, `batch_size` and `gap_minutes` (the saved one unless given); and for a repository
+                `revision`, `cache_dir`, `token` and `local_files_only`.
 
         Raises:
             FileNotFoundError: If there is no checkpoint there.
@@ -101,6 +112,7 @@ class Seq2SeqRecommender(GenerativeRecommender):
         """
         own = {name: settings.pop(name) for name in SETTINGS if name in settings}
         folder = find_checkpoint(folder_or_repo, **settings)
+        own = {"gap_minutes": load_gap_minutes(folder), **own}
         tokenizer = AutoItemTokenizer.from_pretrained(folder)
         model: Any = load_model(folder, AutoModelForSeq2SeqLM)
         return cls(model if device is None else model.to(device), tokenizer, load_catalog(folder), **own)

@@ -12,28 +12,32 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from genrec.data.candidates import Asked, QueryContext, check_context
-from genrec.data.histories import Histories, as_histories, asked_at
+from genrec.data.histories import DEFAULT_GAP_MINUTES, Histories
 from genrec.item_tokenizers.auto import AutoItemTokenizer
 from genrec.item_tokenizers.base import ItemTokenizer
 from genrec.item_tokenizers.inputs import candidate_tensors, moments_asked, prompt_tensors
 from genrec.recommender.base import NO_ITEM, Recommendations
 from genrec.recommender.batch_search import BatchSearch
 from genrec.recommender.checkpoint import (
+    CATALOG_FILES,
+    CONTEXT_FILES,
     find_checkpoint,
     load_catalog,
     load_model,
+    remove_leftovers,
     save_model,
     switched_to_evaluation,
 )
 from genrec.recommender.filters import ItemFilter, build_item_filter
 from genrec.recommender.found_items import found_items
+from genrec.recommender.reading import check_gap_minutes, load_gap_minutes, read_histories, save_gap_minutes
 from genrec.recommender.scoring import check_k
 from genrec.recommender.served_catalog import ServedCatalog
 
 if TYPE_CHECKING:
     from genrec.data.catalog import Catalog
 
-SETTINGS = ("num_beams", "batch_size", "search", "compile_search")
+SETTINGS = ("num_beams", "batch_size", "search", "compile_search", "gap_minutes")
 MAX_PREPARED_MOMENTS = 50_000  # a few kilobytes each
 PROGRESS_DELAY_SECONDS = 2.0
 
@@ -55,6 +59,8 @@ class GenerativeRecommender:
         compile_search: Whether to run the fast search compiled, in batches padded to few shapes, and on CUDA as one
             graph per shape. The first batch of each shape takes long (see `genrec.generation.search_buckets`).
         context: What all users did, for models with `trend_head` or `neighbor_head`.
+        gap_minutes: The pause that starts a new session in the histories that are asked about, as in the log that the
+            model was trained on; saved with it. A table's own `session` column goes before it.
 
     Raises:
         ValueError: If the model and the tokenizer, the tokenizer and the catalog, or the model and the context do not
@@ -84,6 +90,7 @@ class GenerativeRecommender:
         search: str = "fast",
         compile_search: bool = False,
         context: QueryContext | None = None,
+        gap_minutes: float = DEFAULT_GAP_MINUTES,
     ) -> None:
         if num_beams < 1 or batch_size < 1:
             raise ValueError(f"`num_beams` and `batch_size` must be at least 1, got {num_beams} and {batch_size}.")
@@ -92,6 +99,7 @@ class GenerativeRecommender:
         self.num_beams = num_beams
         self.batch_size = batch_size
         self.search = search
+        self.gap_minutes = check_gap_minutes(gap_minutes)
         self._search = BatchSearch(model, search, compile_search)
         self._served = ServedCatalog.of(tokenizer, catalog, context)
 
@@ -107,8 +115,8 @@ class GenerativeRecommender:
 
     @property
     def context(self) -> QueryContext | None:
-        """What all users did."""
-        return self._served.context
+        """What all users did, by the item tokenizer's present rows."""
+        return self._served.up_to_date(self.model.device).context
 
     def swap_catalog(
         self, tokenizer: ItemTokenizer, catalog: "Catalog | None" = None, context: QueryContext | None = None
@@ -121,7 +129,7 @@ class GenerativeRecommender:
         Args:
             tokenizer: An item tokenizer of the same vocabulary, for example a loaded copy with `add_items` called.
             catalog: What is known about its items.
-            context: What all users did, over its items.
+            context: What all users did, over its items; `QueryContext.for_items` brings one over from another catalog.
 
         Raises:
             ValueError: If the tokenizer is not of the model's vocabulary, or the others not of the tokenizer.
@@ -202,8 +210,8 @@ class GenerativeRecommender:
         self._served = served = self._served.up_to_date(self.model.device)
         names = [served.ladder.target if behavior is None else behavior for behavior in behaviors]
         asked = [served.ladder.index(name) for name in names]
-        read = as_histories(histories, served.index, served.ladder, unknown_items=unknown_items)
-        read = self._with_query_times(asked_at(read, at), served)
+        read = self._read(histories, served, unknown_items=unknown_items, at=at)
+        read = self._with_query_times(read, served)
         served = self._prepared_for(read, served)
         item_filter = build_item_filter(read, index=served.index, **filters)
         items = np.full((len(names), len(read), k), NO_ITEM, dtype=np.int64)
@@ -226,18 +234,21 @@ class GenerativeRecommender:
                 out.
 
         Raises:
-            ValueError: If the recommender has no context, or the events have no times.
+            ValueError: If the recommender has no context, or the events have no times, or none in seconds.
         """
         served = self._served.up_to_date(self.model.device)
         if served.context is None:
             raise ValueError(
                 "This recommender's model does not look at what all users do, so there is nothing to update."
             )
-        read = as_histories(events, served.index, served.ladder)
+        read = self._read(events, served)
         if len(read.items) and not read.has_times:
             raise ValueError("An update needs the time of each event. Give events as (item, behavior, time).")
         context = served.context.with_events(read.items, read.behaviors, read.times)
         self._served = replace(served, context=context)
+
+    def _read(self, histories: Any, served: ServedCatalog, **settings: Any) -> Histories:
+        return read_histories(histories, served.index, served.ladder, gap_minutes=self.gap_minutes, **settings)
 
     def _with_query_times(self, read: Histories, served: ServedCatalog) -> Histories:
         """Return histories that a model that reads times can be asked about: now, where nothing else is said."""
@@ -322,16 +333,24 @@ class GenerativeRecommender:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model, item tokenizer and catalog into one folder, each file whole or not at all.
 
+        What an earlier recommender left there is replaced or removed.
+
         Raises:
             ValueError: If items came or went in the tokenizer since, and the catalog did not follow.
         """
         _check_catalog(self.catalog, self.tokenizer)
         save_model(self.model, folder)
         self.tokenizer.save_pretrained(folder)
+        save_gap_minutes(folder, self.gap_minutes)
+        context = self.context
+        own: list[str] = []
         if self.catalog is not None:
             self.catalog.save(folder)
-        if self.context is not None:
-            self.context.save(folder)
+            own += CATALOG_FILES
+        if context is not None:
+            context.save(folder)
+            own += CONTEXT_FILES
+        remove_leftovers(folder, own)
 
     @classmethod
     def from_pretrained(
@@ -342,8 +361,8 @@ class GenerativeRecommender:
         Args:
             folder_or_repo: What `save_pretrained` wrote, or a repository id.
             device: Where to put the model; None leaves it on the CPU.
-            **settings: `num_beams`, `batch_size`, `search` and `compile_search`; and for a repository `revision`,
-                `cache_dir`, `token` and `local_files_only`.
+            **settings: `num_beams`, `batch_size`, `search`, `compile_search` and `gap_minutes` (the saved one unless
+                given); and for a repository `revision`, `cache_dir`, `token` and `local_files_only`.
 
         Raises:
             FileNotFoundError: If there is no checkpoint there.
@@ -351,6 +370,7 @@ class GenerativeRecommender:
         """
         own = {name: settings.pop(name) for name in SETTINGS if name in settings}
         folder = find_checkpoint(folder_or_repo, **settings)
+        own = {"gap_minutes": load_gap_minutes(folder), **own}
         tokenizer = AutoItemTokenizer.from_pretrained(folder)
         model: Any = load_model(folder)
         model = model if device is None else model.to(device)

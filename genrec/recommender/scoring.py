@@ -8,9 +8,10 @@ import torch
 
 from genrec.data.behaviors import BehaviorLadder
 from genrec.data.event_columns import as_id_array
-from genrec.data.histories import Histories, ItemIndex, as_histories, asked_at
+from genrec.data.histories import DEFAULT_GAP_MINUTES, Histories, ItemIndex
 from genrec.recommender.base import NO_ITEM, Recommendations
 from genrec.recommender.filters import ItemFilter, build_item_filter
+from genrec.recommender.reading import check_gap_minutes, read_histories
 
 SCORES_PER_CHUNK = 1 << 22
 TIE_SEED = 0
@@ -29,6 +30,8 @@ class ScoringRecommender:
             item that must not be recommended. Called with a few users at a time.
         item_ids: The catalog's ids in row order.
         ladder: The behavior ladder.
+        gap_minutes: The pause that starts a new session in the histories that are asked about; a table's own `session`
+            column goes before it.
 
     Example:
         >>> fixed = ScoringRecommender(lambda histories, behavior: np.array([[0.1, 0.9, 0.5]]), ["a", "b", "c"], "buy")
@@ -37,11 +40,17 @@ class ScoringRecommender:
     """
 
     def __init__(
-        self, score: ScoreFunction, item_ids: Sequence[Any] | np.ndarray, ladder: str | Sequence[str] | BehaviorLadder
+        self,
+        score: ScoreFunction,
+        item_ids: Sequence[Any] | np.ndarray,
+        ladder: str | Sequence[str] | BehaviorLadder,
+        *,
+        gap_minutes: float = DEFAULT_GAP_MINUTES,
     ) -> None:
         self.score = score
         self.item_ids = as_id_array(item_ids)
         self.ladder = BehaviorLadder.parse(ladder)
+        self.gap_minutes = check_gap_minutes(gap_minutes)
         self._index = ItemIndex(self.item_ids)
 
     def recommend(
@@ -76,7 +85,8 @@ class ScoringRecommender:
         check_k(k)
         behavior = behavior if behavior is not None else self.ladder.target
         self.ladder.index(behavior)
-        read = asked_at(as_histories(histories, self._index, self.ladder, unknown_items=unknown_items), at)
+        reading = {"at": at, "unknown_items": unknown_items, "gap_minutes": self.gap_minutes}
+        read = read_histories(histories, self._index, self.ladder, **reading)
         item_filter = build_item_filter(read, exclude_seen=exclude_seen, allow=allow, deny=deny, index=self._index)
         items = np.full((len(read), k), NO_ITEM, dtype=np.int64)
         scores = np.full((len(read), k), -np.inf)

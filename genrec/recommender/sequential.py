@@ -11,12 +11,14 @@ from transformers import AutoModel, PreTrainedModel
 
 from genrec.data.behaviors import BehaviorLadder
 from genrec.data.event_columns import as_id_array
-from genrec.data.histories import Histories
+from genrec.data.histories import DEFAULT_GAP_MINUTES, Histories
 from genrec.files import read_json, write_json
 from genrec.recommender.checkpoint import (
+    CATALOG_FILES,
     find_checkpoint,
     load_catalog,
     load_model,
+    remove_leftovers,
     save_model,
     switched_to_evaluation,
 )
@@ -26,6 +28,7 @@ from genrec.recommender.scoring import ScoringRecommender
 if TYPE_CHECKING:
     from genrec.data.catalog import Catalog
 
+SETTINGS = ("batch_size", "gap_minutes")
 NO_ROW = -1  # what pads a history
 
 
@@ -41,6 +44,8 @@ class SequentialRecommender(ScoringRecommender):
         ladder: The behavior ladder.
         catalog: What is known about the items, in the same order; only kept and saved.
         batch_size: Histories per batch.
+        gap_minutes: The pause that starts a new session in the histories that are asked about, as in the log that the
+            model was trained on; saved with it. A table's own `session` column goes before it.
 
     Raises:
         ValueError: If the model has another number of items or behaviors, the catalog has other items, or
@@ -62,8 +67,9 @@ class SequentialRecommender(ScoringRecommender):
         catalog: "Catalog | None" = None,
         *,
         batch_size: int = 256,
+        gap_minutes: float = DEFAULT_GAP_MINUTES,
     ) -> None:
-        super().__init__(self._score_histories, item_ids, ladder)
+        super().__init__(self._score_histories, item_ids, ladder, gap_minutes=gap_minutes)
         _check(model, self.item_ids, self.ladder, catalog, batch_size)
         self.model: Any = model
         self.catalog = catalog
@@ -86,13 +92,18 @@ class SequentialRecommender(ScoringRecommender):
         return (order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write model, item ids, ladder and catalog into one folder, each file whole or not at all."""
+        """Write model, item ids, ladder and catalog into one folder, each file whole or not at all.
+
+        What an earlier recommender left there is replaced or removed.
+        """
         save_model(self.model, folder)
         folder = Path(folder)
         write_json(folder / ITEM_IDS_FILE, self.item_ids.tolist())
-        write_json(folder / CONFIG_FILE, {"recommender": type(self).__name__, "behaviors": str(self.ladder)})
+        settings = {"behaviors": str(self.ladder), "gap_minutes": self.gap_minutes}
+        write_json(folder / CONFIG_FILE, {"recommender": type(self).__name__, **settings})
         if self.catalog is not None:
             self.catalog.save(folder)
+        remove_leftovers(folder, [CONFIG_FILE, *(CATALOG_FILES if self.catalog is not None else ())])
 
     @classmethod
     def from_pretrained(
@@ -103,20 +114,22 @@ class SequentialRecommender(ScoringRecommender):
         Args:
             folder_or_repo: What `save_pretrained` wrote, or a repository id.
             device: Where to put the model; None leaves it on the CPU.
-            **settings: `batch_size`; and for a repository `revision`, `cache_dir`, `token` and `local_files_only`.
+            **settings: `batch_size` and `gap_minutes` (the saved one unless given); and for a repository `revision`,
+                `cache_dir`, `token` and `local_files_only`.
 
         Raises:
             FileNotFoundError: If there is no such recommender there.
             ValueError: If the folder holds another recommender, a file is truncated or corrupt, or the files do not
                 belong together.
         """
-        own = {"batch_size": settings.pop("batch_size")} if "batch_size" in settings else {}
+        own = {name: settings.pop(name) for name in SETTINGS if name in settings}
         folder = find_checkpoint(folder_or_repo, **settings)
         config = read_json(folder / CONFIG_FILE)
         if config["recommender"] != cls.__name__:
             raise ValueError(
                 f"{folder} holds a {config['recommender']}, not a {cls.__name__}. Load it with its own class."
             )
+        own = {"gap_minutes": config.get("gap_minutes", DEFAULT_GAP_MINUTES), **own}
         model: Any = load_model(folder, AutoModel)
         item_ids = as_id_array(read_json(folder / ITEM_IDS_FILE))
         ladder = BehaviorLadder.parse(config["behaviors"])

@@ -71,4 +71,10 @@ class ServedCatalog:
         """Return this, or its like if items came or went in the tokenizer, or the model moved."""
         if self.tokenizer.item_ids is self.item_ids and self.trie.device == device:
             return self
-        return ServedCatalog.of(self.tokenizer, self.catalog, self.context, device)
+        return ServedCatalog.of(self.tokenizer, self.catalog, self._context_of_present_items(), device)
+
+    def _context_of_present_items(self) -> QueryContext | None:
+        """Return the context by the tokenizer's present rows; it counts by row, and rows move as items come and go."""
+        if self.context is None or self.tokenizer.item_ids is self.item_ids:
+            return self.context
+        return self.context.for_items(self.item_ids, self.tokenizer.item_ids)

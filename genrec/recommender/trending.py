@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from genrec.data.histories import Histories, as_histories
+from genrec.data.histories import Histories
 from genrec.data.recent_events import SECONDS_PER_DAY, RecentEvents
+from genrec.recommender.reading import read_histories
 from genrec.recommender.rule_base import Arrays, RuleRecommender
 
 
@@ -77,10 +78,10 @@ class TrendingRecommender(RuleRecommender):
                 rows: who did it does not matter. Items that the catalog lacks are left out.
 
         Raises:
-            ValueError: If the recommender has not been fitted, or the events have no times.
+            ValueError: If the recommender has not been fitted, or the events have no times, or none in seconds.
         """
         scoring = self._fitted()
-        read = as_histories(histories, scoring.item_ids, scoring.ladder)
+        read = read_histories(histories, scoring.item_ids, scoring.ladder)
         if len(read.items) and not read.has_times:
             raise ValueError("Events must say when they happened. Give `(item, behavior, time)`.")
         events = self._events().with_events(read.items, read.behaviors, read.times)

@@ -35,6 +35,13 @@ def test_columns_are_guessed_by_name_and_content(columns, expected):
     assert guess_columns(pa.table(columns)) == expected
 
 
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+def test_every_kind_of_text_column_is_text(kind):
+    texts = {"c0": ["u1", "u2"], "c1": ["i1", "i2"], "c2": ["view", "view"], "c3": ["2020-01-01", "2020-01-02"]}
+    table = pa.table({name: pa.array(values).cast(kind) for name, values in texts.items()})
+    assert guess_columns(table) == Columns("c0", "c1", "c2", "c3")
+
+
 def test_a_table_without_a_role_says_which_columns_it_has():
     with pytest.raises(ValueError, match="No column looks like the time. The table has: user, item, event. Rename"):
         guess_columns(pa.table({"user": [1], "item": [2], "event": ["view"]}))

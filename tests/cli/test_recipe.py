@@ -37,7 +37,7 @@ def test_recipes_of_the_paper_state_the_rules_of_its_importers(name):
 
 
 def test_the_resolved_recipe_runs_again_to_the_same():
-    for name in ("demo", "deskdrop", "jdata_gamer-base"):
+    for name in ("demo", "deskdrop", "jdata_gamer-base", "deskdrop+sasrec", "deskdrop+tiger-mb", "demo+chunked"):
         import yaml
 
         recipe = load_recipe(name)
@@ -89,6 +89,12 @@ def test_the_resolved_recipe_runs_again_to_the_same():
         ),
         ("evaluation", {"baselines": ["pop"]}, "`evaluation.baselines` has no 'pop'."),
         ("evaluation", {"protocols": []}, "`evaluation.protocols` is empty."),
+        ("evaluation", {"k": 0}, "`evaluation.k` must be at least 1, got 0. Leave it out for the default, 10."),
+        ("evaluation", {"batch_size": 0}, "`evaluation.batch_size` must be at least 1, got 0."),
+        ("evaluation", {"num_bootstrap": 0}, "`evaluation.num_bootstrap` must be at least 1, got 0."),
+        ("evaluation", {"num_beams": -3}, "`evaluation.num_beams` must be at least 1, got -3."),
+        ("evaluation", {"model_name": "popularity"}, "`evaluation.model_name` must not be 'popularity', which is what"),
+        ("evaluation", {"model_name": "upper-bound"}, "`evaluation.model_name` must not be 'upper-bound'"),
         ("hub", {"private": True}, "`hub` needs a `repo_id` like `owner/name`."),
         ("modell", {}, "Unknown key `modell`. Did you mean `model`? A recipe has: data, embedder, "),
         ("seed", "one", "`seed` must be a whole number, got 'one' (str)."),

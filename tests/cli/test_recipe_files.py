@@ -3,7 +3,7 @@
 import pytest
 
 from genrec.cli.recipe import load_recipe
-from genrec.cli.recipe_files import overlaid, read_recipe
+from genrec.cli.recipe_files import apply_override, overlaid, read_recipe
 from genrec.presets import preset_names
 
 VARIANTS = preset_names("variants")
@@ -72,6 +72,44 @@ def test_null_takes_a_key_away_and_another_class_starts_anew():
     assert changed == {"embedder": {"name": "collaborative"}, "training": {"num_train_epochs": 2}}
     assert overlaid(base, {"embedder": None}) == {"training": base["training"]}
     assert base["training"]["seed"] == 1  # the base itself is untouched
+
+
+@pytest.mark.parametrize("text", ["logs/*.csv", "@x", "%", "a: b: c", "{a", "|"])
+def test_a_setting_that_is_no_yaml_is_a_text(text):
+    content = {}
+    apply_override(content, f"data.interactions={text}")
+    assert content == {"data": {"interactions": text}}
+
+
+@pytest.mark.parametrize(
+    ("text", "variants", "message"),
+    [
+        ("extends: FILE\nname: x\n", "", r"recipe.yaml extends itself. Let `extends` name another file"),
+        ("extends: FILE+qwen3\nname: x\n", "+sasrec", r"recipe.yaml extends itself"),
+        ("seed: 1\n", "+sasrec", r"A recipe needs a `name`, which also names its run folder"),
+        ("name: 2024\n", "+sasrec", r"`name` must be text, but YAML reads 2024 \(int\). Put it in quotes."),
+        ("name: 2024\n", "", r"`name` must be text, but YAML reads 2024 \(int\). Put it in quotes."),
+        ("name: a\nseed: 1\nseed: 2\n", "", r"recipe.yaml is not valid YAML: `seed` stands twice, in lines 2 and 3"),
+        ("name: a\ndata: {items: x, items: y}\n", "", r"`items` stands twice, in line 2. Keep one of them."),
+    ],
+)
+def test_a_broken_recipe_is_said_in_words(tmp_path, text, variants, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text.replace("FILE", str(path)))
+    with pytest.raises(ValueError, match=message):
+        load_recipe(f"{path}{variants}")
+
+
+def test_a_variant_that_extends_itself_is_refused(tmp_path):
+    for name, other in (("one", "two"), ("two", "one")):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {tmp_path}/{other}.yaml\n")
+    with pytest.raises(ValueError, match=r"one.yaml extends itself"):
+        load_recipe(f"deskdrop+{tmp_path}/one.yaml")
+
+
+def test_an_empty_section_takes_a_variant(tmp_path):
+    (tmp_path / "shop.yaml").write_text("name: shop\nevaluation:\n")
+    assert read_recipe(f"{tmp_path}/shop.yaml+sasrec")["evaluation"] == {"model_name": "sasrec"}
 
 
 def test_what_does_not_exist_is_said_with_what_does():

@@ -4,15 +4,18 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from genrec.cli import stages
+from genrec.cli import check, stages
 from genrec.cli.main import app
+from genrec.cli.recipe import check_recipe, load_recipe
 from genrec.data.histories import as_histories
 from genrec.evaluation.benchmark_csv import read_benchmark_csv
 from genrec.evaluation.protocols import SLICES
 from genrec.evaluation.tables import RULES
+from genrec.recommender import load_recommender
 from genrec.training import GenRecTrainer
 
 REPORT_KEYS = {"model", "protocol", "behavior", "metric", "value", "low", "high", "records"}
@@ -31,6 +34,7 @@ def test_a_run_prints_its_stages_and_leaves_its_files(finished):
     assert names == {
         *("config.json", "generation_config.json", "model.safetensors", "catalog.parquet", "README.md"),
         *("item_tokenizer.json", "item_tokenizer.safetensors", "item_ids.json", "training_report.json"),
+        "serving.json",
     }
 
 
@@ -82,6 +86,7 @@ def test_the_csv_file_gets_the_headline_figures_and_the_slices(finished):
 
 def test_a_second_run_keeps_every_stage(finished, genrec, tmp_path):
     folder = finished.copy_to(tmp_path / "run")
+    genrec("run", finished.recipe, "--output", folder)  # its recipe names the new folder
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     result = genrec("run", finished.recipe, "--output", folder)
     kept = [line for line in lines_of(result) if "kept, nothing changed" in line]
@@ -184,13 +189,14 @@ def test_debug_shows_the_error_itself(settings, write, genrec):
 
 
 def test_both_splits_have_their_own_codes_and_checkpoint(settings, write, genrec, tmp_path):
-    sets = ("evaluation.protocols=[temporal, last-session]", "training.num_train_epochs=1")
+    sets = ("evaluation.protocols=[temporal, last-session]", "training.num_train_epochs=1", "data.gap_minutes=600")
     result = genrec("run", write(settings), *(part for value in sets for part in ("--set", value)))
     assert result.exit_code == 0, result.output
     folder = tmp_path / "run"
     primary = json.loads((folder / "checkpoint" / "training_report.json").read_text())
     second = json.loads((folder / "last-session" / "checkpoint" / "training_report.json").read_text())
     assert (primary["protocol"], second["protocol"]) == ("temporal", "last-session")
+    assert load_recommender(folder / "checkpoint").gap_minutes == 600  # as the log's sessions were made
     results = json.loads((folder / "report.json").read_text())["results"]
     assert {row["protocol"] for row in results} == {"temporal", "last-session"}
 
@@ -202,6 +208,21 @@ def test_check_estimates_without_writing(settings, write, genrec, tmp_path):
     assert "codes: 8x8" in result.stdout
     assert "9 steps in about" in result.stdout  # 12 users in batches of 4, 3 epochs
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("training", "steps", "batches"),
+    [
+        ({"gradient_accumulation_steps": 2}, 6, 9),  # 3 batches are 2 steps in each of 3 epochs
+        ({"max_steps": 5}, 5, 5),
+        ({"max_steps": 5, "gradient_accumulation_steps": 4}, 5, 20),
+    ],
+)
+def test_check_counts_steps_as_updates_and_times_all_their_batches(settings, monkeypatch, training, steps, batches):
+    monkeypatch.setattr(check, "_step_seconds", lambda *batch: 1.0)
+    settings["training"] |= training
+    estimate = check.check_run(check_recipe(settings), say=[].append)
+    assert (estimate.steps, estimate.seconds) == (steps, batches)
 
 
 @pytest.mark.parametrize("tokenizer", ["chunked", "rqkmeans"])
@@ -219,6 +240,47 @@ def test_a_moved_log_is_the_same_log(finished, genrec, tmp_path):
     moved = shutil.copy(finished.folder / "shop.csv", tmp_path / "moved.csv")
     result = genrec("prepare", finished.recipe, "--output", folder, "--set", f"data.interactions={moved}")
     assert "[prepare] kept, nothing changed" in result.stdout
+
+
+def test_the_folder_holds_the_recipe_as_it_ran_last(finished, genrec, tmp_path):
+    """Not as it was when the data was prepared, which later runs keep."""
+    folder = finished.copy_to(tmp_path / "run")
+    sets = ("--set", "evaluation.num_bootstrap=10", "--set", "evaluation.model_name=mine")
+    assert genrec("run", finished.recipe, "--output", folder, *sets).exit_code == 0
+    recipe = load_recipe(folder / "recipe.yaml")
+    assert (recipe.evaluation.num_bootstrap, recipe.evaluation.model_name) == (10, "mine")
+    again = genrec("run", folder / "recipe.yaml")
+    assert len([line for line in lines_of(again) if "kept, nothing changed" in line]) == 4
+
+
+def test_a_report_does_not_outlive_its_checkpoint(finished, genrec, tmp_path):
+    folder = finished.copy_to(tmp_path / "run")
+    shutil.rmtree(folder / "checkpoint")
+    assert genrec("train", finished.recipe, "--output", folder).exit_code == 0
+    result = genrec("run", finished.recipe, "--output", folder)
+    assert [line.split("]")[0][1:] for line in lines_of(result) if "] done in" in line] == ["evaluate"]
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_other_vectors_in_the_same_file_are_other_vectors(settings, write, genrec, tmp_path, in_parts):
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32))
+    embedder = {"name": "precomputed", "path": str(tmp_path / "vectors.npy")}
+    settings["embedder"] = {"name": "concat", "parts": [embedder]} if in_parts else embedder
+    recipe = write(settings)
+    assert genrec("tokenize", recipe, "--debug").exit_code == 0
+    assert "[last-session/tokenize] kept" in genrec("tokenize", recipe).stdout
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(1).normal(size=(25, 4)).astype(np.float32))
+    assert "[last-session/tokenize] done" in genrec("tokenize", recipe).stdout
+
+
+@pytest.mark.parametrize("option", [[], ["--check"]])
+def test_a_file_of_other_columns_is_refused_before_any_work(settings, write, genrec, tmp_path, option):
+    (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
+    settings["evaluation"]["csv"] = str(tmp_path / "mine.csv")
+    result = genrec("run", write(settings), *option)
+    assert result.exit_code == 2
+    assert "mine.csv must have the columns model,config," in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_app_has_no_hidden_commands():

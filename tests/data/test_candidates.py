@@ -349,3 +349,28 @@ def test_a_context_that_does_not_fit_is_refused():
         check_context(both, half, 6)
     with pytest.raises(ValueError, match="The context counts 6 items, the item tokenizer has 7"):
         check_context(both, whole, 7)
+
+
+@pytest.mark.parametrize("with_neighbors", [True, False])
+def test_a_context_over_another_catalog_is_the_one_made_over_it(with_neighbors):
+    """Items in another order, with new ones among them: as if the log had been read with that catalog."""
+    log, new_ids = random_log(), np.array(["x", *ITEMS[::-1], "y"], dtype=object)
+    moved = context_of(log, with_neighbors=with_neighbors).prepared(np.array([DAY]))
+    moved = moved.for_items(log.item_ids, new_ids)
+    fresh = context_of(as_histories(log, new_ids, LADDER), with_neighbors=with_neighbors)
+    assert moved.events.num_items == 8
+    assert moved.trending is None  # counted by the old rows
+    for part in ("events", "neighbors") if with_neighbors else ("events",):
+        for name, value in vars(getattr(fresh, part)).items():
+            np.testing.assert_array_equal(getattr(getattr(moved, part), name), value, err_msg=name)
+
+
+def test_a_context_forgets_items_that_the_new_catalog_lacks():
+    log = random_log()
+    moved = context_of(log).for_items(log.item_ids, np.array(["f", "b"], dtype=object))
+    old_rows = log.items[np.isin(log.items, [B, F])]
+    assert moved.events.counts(np.array([21 * DAY])).tolist() == [[(old_rows == F).sum(), (old_rows == B).sum()]]
+    index, pairs = NeighborIndex.of(log, session_window=3, back_window=3), moved.neighbors
+    of_b = slice(index.starts[B], index.starts[B + 1])
+    assert pairs.starts.tolist() == [0, len(pairs.others) // 2, len(pairs.others)]  # a pair stands under either item
+    np.testing.assert_array_equal(pairs.times[pairs.starts[1] :], index.times[of_b][index.others[of_b] == F])

@@ -1,5 +1,7 @@
 """A recommender whose model looks at what all users do: the moment counts, the future does not, and batches agree."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,36 @@ def test_an_update_counts_from_the_next_request_on(model, tokenizer, log):
     after = lists_of(recommender.recommend([[]], k=28))
     assert before != after
     assert lists_of(recommender.recommend([[]], k=28, at=last + 1)) == before  # at the old moment nothing is new
+
+
+def test_items_that_come_and_go_keep_what_is_known_of_the_others(model, tokenizer, log):
+    """Rows move up by one and the number of items stays: a context that stayed would count for the wrong items."""
+    users, changed = events_of(6, 5), copy.deepcopy(tokenizer)
+    recommender = recommender_of(model, changed, log)
+    recommender.recommend(users, k=3, at=NOW)
+    changed.remove_items([ITEMS[0]]).add_items(["new"], np.array([[4, 5]]))
+    moved = query_context(log, model.config).for_items(tokenizer.item_ids, changed.item_ids)
+    fresh = GenerativeRecommender(model, changed, context=moved, num_beams=28)
+    assert lists_of(recommender.recommend(users, k=6, at=NOW)) == lists_of(fresh.recommend(users, k=6, at=NOW))
+
+
+def test_a_new_item_rises_at_once(model, tokenizer, log):
+    changed = copy.deepcopy(tokenizer)
+    recommender = recommender_of(model, changed, log)
+    changed.add_items(["new"], np.array([[4, 5]]))
+    before = recommender.recommend([[]], k=29, at=NOW + 60)[0]
+    recommender.update([[("new", "buy", NOW + second)] for second in range(50)])
+    after = recommender.recommend([[]], k=29, at=NOW + 60)[0]
+    assert after.scores[after.item_ids.index("new")] > before.scores[before.item_ids.index("new")] + 0.1
+
+
+def test_a_recommender_is_saved_with_the_context_of_its_present_items(model, tokenizer, log, tmp_path):
+    changed = copy.deepcopy(tokenizer)
+    recommender = recommender_of(model, changed, log)
+    changed.add_items(["new"], np.array([[4, 5]]))
+    recommender.save_pretrained(tmp_path)  # nothing was asked since
+    loaded = GenerativeRecommender.from_pretrained(tmp_path, num_beams=28)
+    assert lists_of(loaded.recommend([[]], k=6, at=NOW)) == lists_of(recommender.recommend([[]], k=6, at=NOW))
 
 
 def test_an_update_without_times_or_context_is_refused(model, tokenizer, log):

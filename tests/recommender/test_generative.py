@@ -8,11 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
+from genrec.data.candidates import QueryContext
 from genrec.data.catalog import Catalog
+from genrec.data.histories import as_histories
+from genrec.data.recent_events import RecentEvents
 from genrec.item_tokenizers import AutoItemTokenizer, ChunkedIDTokenizer
 from genrec.item_tokenizers.base import ItemTokenizer
 from genrec.models.gamer import GamerForCausalLM
-from genrec.recommender import generative
+from genrec.recommender import PopularityRecommender, generative, load_recommender
 from genrec.recommender.generative import GenerativeRecommender
 
 from .tiny_models import tiny_model
@@ -230,6 +233,7 @@ def test_one_folder_holds_everything(model: GamerForCausalLM, tokenizer: ItemTok
         "item_tokenizer.json",
         "item_tokenizer.safetensors",
         "model.safetensors",
+        "serving.json",
     ]
     written = json.loads((folder / "generation_config.json").read_text())
     assert written["do_sample"] is False
@@ -243,6 +247,35 @@ def test_one_folder_holds_everything(model: GamerForCausalLM, tokenizer: ItemTok
     plain = AutoModelForCausalLM.from_pretrained(folder)
     assert isinstance(plain, GamerForCausalLM)
     recommender.save_pretrained(folder)  # again, over the first
+
+
+def test_sessions_are_made_by_the_gap_that_is_saved(tokenizer: ItemTokenizer, tmp_path: Path):
+    """Two events 45 minutes apart: one session for a log with a gap of an hour, two by the default."""
+    model = tiny_model(tokenizer, session_wise=True)
+    users = [[(ITEMS[3], "view", 1000), (ITEMS[8], "cart", 1000 + 45 * 60)]]
+    GenerativeRecommender(model, tokenizer, gap_minutes=60).save_pretrained(tmp_path)
+    loaded = GenerativeRecommender.from_pretrained(tmp_path, num_beams=30)
+    read = as_histories(users, tokenizer.item_ids, tokenizer.ladder, gap_minutes=60)
+    scores = loaded.recommend(users, k=5).scores
+    assert (scores == loaded.recommend(read, k=5).scores).all()
+    assert (scores != GenerativeRecommender(model, tokenizer, num_beams=30).recommend(users, k=5).scores).any()
+    assert GenerativeRecommender.from_pretrained(tmp_path, gap_minutes=5).gap_minutes == 5
+    (tmp_path / "serving.json").unlink()  # a checkpoint from before
+    assert GenerativeRecommender.from_pretrained(tmp_path).gap_minutes == 30
+
+
+def test_what_another_recommender_left_in_the_folder_is_not_read(
+    model: GamerForCausalLM, tokenizer: ItemTokenizer, tmp_path: Path
+):
+    history = as_histories([[(ITEMS[0], "view", 5)]], tokenizer.item_ids, tokenizer.ladder)
+    PopularityRecommender().fit(history).save_pretrained(tmp_path)
+    Catalog(["another", "catalog"]).save(tmp_path)
+    QueryContext(RecentEvents.of(history)).save(tmp_path)
+    GenerativeRecommender(model, tokenizer).save_pretrained(tmp_path)
+    loaded = load_recommender(tmp_path)
+    assert isinstance(loaded, GenerativeRecommender)
+    assert loaded.catalog is None
+    assert loaded.context is None
 
 
 def test_a_catalog_is_optional(model: GamerForCausalLM, tokenizer: ItemTokenizer, tmp_path: Path):

@@ -112,12 +112,12 @@ def test_padded_histories_keep_the_last_items_and_all_columns():
 @pytest.mark.parametrize("ids", [ITEMS, list(range(20))])
 def test_saved_and_loaded_it_recommends_the_same(tmp_path, ids):
     catalog = Catalog(np.array(ids, dtype=object if isinstance(ids[0], str) else np.int64))
-    recommender = SequentialRecommender(make_model(), ids, LADDER, catalog=catalog)
+    recommender = SequentialRecommender(make_model(), ids, LADDER, catalog=catalog, gap_minutes=60)
     recommender.save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"config.json", "model.safetensors", "recommender.json", "item_ids.json", "catalog.parquet"}
     loaded = SequentialRecommender.from_pretrained(tmp_path, device="cpu", batch_size=3)
-    assert loaded.batch_size == 3
+    assert (loaded.batch_size, loaded.gap_minutes) == (3, 60)
     assert loaded.item_ids.tolist() == ids
     assert loaded.catalog.item_ids.tolist() == ids
     history = [[(ids[4], "view"), (ids[9], "cart")]]
