@@ -198,11 +198,9 @@ class GraphModel(DiscriminativeModel):
             items: `[batch, length]`, at most `max_history_items` without labels and one more with them.
             behaviors: `[batch, length]`.
             labels: The items that bear loss, in their own places, `[batch, length]`; -100 elsewhere. Each is predicted
-                from the items of earlier sessions, against one item that the row does not hold. One that has none
-                before it bears no loss.
-            sessions: The session of each interaction, `[batch, length]`. A buy mostly follows a view of the same
-                session: with that among what is read, the right item would be known from the wrong one by having been
-                met. None predicts an item from all those before it.
+                from the items before it, against one item that the row does not hold. One that has none before it
+                bears no loss.
+            sessions: Not read: from earlier sessions alone these models learned less (docs/log.md).
             times: Not read.
 
         Raises:
@@ -215,7 +213,7 @@ class GraphModel(DiscriminativeModel):
         check_length(items, limit + 1, "A sample, its last target included,")
         read = max(1, items.shape[1] - 1)  # from the last item, nothing is predicted
         users = self.user_states(items[:, :read], behaviors[:, :read], graph)
-        before = places_before(items >= 0, sessions)
+        before = places_before(items >= 0)
         rows, columns = ((labels != IGNORED_LABEL) & (before >= 0)).nonzero(as_tuple=True)
         negatives = draw_negatives(items, rows, self.num_items)
         targets = Targets(behaviors[rows, columns], labels[rows, columns], negatives)

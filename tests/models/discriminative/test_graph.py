@@ -169,22 +169,6 @@ def test_two_clusters_are_learned_and_hold_for_users_never_seen(kind, asked, mak
     assert right > 0.9
 
 
-@pytest.mark.parametrize("kind", GRAPH_MODELS)
-def test_a_target_is_predicted_from_earlier_sessions_only(kind, make_model):
-    """Whatever else was met in the session of the last item, its loss is that of a session of its own."""
-    model = make_model(kind, **({"contrast_weight": 0} if kind is SMBRecModel else {})).train()
-    sessions, labels = torch.tensor([[0, 1, 1]]), torch.tensor([[-100, -100, 7]])
-
-    def loss_after(middle: int) -> float:
-        torch.manual_seed(0)  # the same wrong item, as rows hold the same ones
-        items = torch.tensor([[3, middle, 7]])
-        return float(model(items, torch.full_like(items, 2), labels=labels, sessions=sessions).loss.detach())
-
-    assert loss_after(3) == pytest.approx(loss_after(7), rel=1e-5)
-    sessions = torch.tensor([[0, 1, 2]])
-    assert loss_after(3) != pytest.approx(loss_after(7), rel=1e-3)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("kind", GRAPH_MODELS)
 def test_every_weight_and_the_graph_come_back_from_a_folder(kind, make_model, tmp_path):
