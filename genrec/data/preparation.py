@@ -96,14 +96,15 @@ def prepare(
             them, and counted in the manifest. None takes the catalog that came with the log, or the log's items.
 
     Raises:
-        ValueError: If config, log and catalog do not fit together, a filter leaves nothing, no user has enough
-            sessions, expected counts are not met, or the folder holds other files.
+        ValueError: If config, log and catalog do not fit together, a filter leaves nothing, or nothing of the target
+            behavior, no user has enough sessions, expected counts are not met, or the folder holds other files.
     """
     output_dir = Path(output_dir)
     _check_folder(output_dir)
     _check_fit(log, config)
     with _scratch(log.table.get_backend()) as materialize:
         table, steps = _filtered(log, config, materialize)
+        _check_behaviors(table, log)
         catalog, catalog_counts = _full_catalog(table, log, catalog, config)
         manifest = {
             **_origin(log, config, catalog),
@@ -217,6 +218,31 @@ def _remedy_for_few_sessions(config: DataConfig) -> str:
     if config.sessions == "gap":
         return f"Shorten `gap_minutes` (now {config.gap_minutes:g}), check `time_unit`, or give more data."
     return "Choose another rule for `sessions`, or give more data."
+
+
+def _check_behaviors(table: "ir.Table", log: InteractionLog) -> None:
+    """Refuse a log in which nothing of the target behavior is left; warn of other behaviors without interactions."""
+    left = _behavior_counts(table)
+    empty = [name for name in log.ladder.names if name not in left]
+    if not empty:
+        return
+    found = ", ".join(f"{name} ({count})" for name, count in list(_behavior_counts(log.table).items())[:20])
+    if log.ladder.target in empty:
+        raise ValueError(
+            f"The target behavior {log.ladder.target!r} has no interaction left, so there is nothing to predict. The "
+            f"log has, before all filters: {found}. Put the behavior to predict last in `behaviors`, map the log's "
+            "names with `behavior_names`, or loosen the filters."
+        )
+    logger.warning(
+        "No interaction is left of the behavior %s; the log has, before all filters: %s. Check `behaviors`.",
+        *(", ".join(map(repr, empty)), found),
+    )
+
+
+def _behavior_counts(table: "ir.Table") -> dict[str, int]:
+    """Return how many interactions each behavior has, the most frequent first."""
+    counts = table.behavior.value_counts(name="events").order_by([ibis.desc("events"), "behavior"])
+    return {row["behavior"]: row["events"] for row in counts.to_pyarrow().to_pylist()}
 
 
 def _full_catalog(

@@ -283,6 +283,7 @@ def test_fingerprint_follows_log_catalog_and_config(tmp_path):
         ({}, {"min_sessions": 4}, "No user has the 4 sessions that `min_sessions` asks"),
         ({}, {"short_users": "drop", "min_sessions": 4}, "No user has the 4 sessions that `min_sessions` asks"),
         ({"behavior": ["x"] * 6}, {"other_behaviors": "drop"}, "left after the filter `behaviors`"),
+        ({"behavior": ["view"] * 6}, {}, "target behavior 'buy' has no interaction left.* view \\(6\\). Put the behavior"),
     ],
 )
 def test_bad_combinations_are_refused_and_leave_earlier_output_alone(tmp_path, log_changes, config, message):
@@ -305,6 +306,28 @@ def test_a_catalog_of_other_items_is_refused_and_lacking_ones_are_counted(tmp_pa
         prepare(small_log(), DataConfig(), tmp_path / "p", Catalog(["x", "y"]))
     prepare(small_log(), DataConfig(), tmp_path / "p", Catalog(["x", "b"]))
     assert "The catalog lacks 3 of the log's 4 items, such as 'a'" in caplog.text
+
+
+def test_a_target_behavior_that_the_filters_left_out_is_refused_with_the_logs_counts(tmp_path):
+    columns = small_columns() | {"behavior": ["view", "buy", "view", "view", "cart", "view"]}
+    log = InteractionLog.read(columns, behaviors="view,cart,purchase", other_behaviors="drop")
+    message = r"'purchase' has no interaction left.* before all filters: view \(4\), buy \(1\), cart \(1\)\."
+    with pytest.raises(ValueError, match=message):
+        prepare(log, DataConfig(other_behaviors="drop"), tmp_path / "p")
+    log = small_log(behavior=["view"] * 5 + ["buy"])
+    with pytest.raises(ValueError, match=r"'buy' has no interaction left.* view \(5\), buy \(1\)"):
+        prepare(log, DataConfig(min_interactions=3), tmp_path / "p")
+
+
+def test_a_weaker_behavior_without_interactions_is_warned_of(tmp_path, caplog):
+    log = InteractionLog.read(small_columns(), behaviors="view,like=cart,buy")
+    prepare(log, DataConfig(), tmp_path / "p")
+    assert "No interaction is left of the behavior 'like', 'cart'; the log has, before all filters: view (5), buy (1)" in (
+        caplog.text
+    )
+    caplog.clear()
+    prepare(small_log(), DataConfig(), tmp_path / "p")
+    assert not caplog.text
 
 
 def test_a_failure_while_writing_leaves_earlier_output_alone(tmp_path, monkeypatch):
