@@ -39,7 +39,7 @@ from genrec.data.manifest import (
 from genrec.data.prepared import CODES_FILE, INTERACTIONS_FILE, SAMPLES_FOLDER, PreparedDataset
 from genrec.data.sessions import renumbered, with_sessions
 from genrec.data.times import MICROSECONDS
-from genrec.files import fingerprint, replace_folder, write_json
+from genrec.files import check_replaceable, fingerprint, replace_folder, write_json
 from genrec.version import __version__
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def prepare(
     output_dir = Path(output_dir)
     _check_folder(output_dir)
     _check_fit(log, config)
+    _check_any_item(catalog)
     with _scratch(log.table.get_backend()) as materialize:
         table, steps = _filtered(log, config, materialize)
         _check_behaviors(table, log)
@@ -154,6 +155,7 @@ def _check_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ValueError(f"`output_dir` {folder} is a file. Choose an empty folder or a new one.")
+    check_replaceable(folder)
     others = sorted(path.name for path in folder.iterdir() if path.name not in OWN_FILES)
     if others:
         raise ValueError(
@@ -176,6 +178,14 @@ def _check_fit(log: InteractionLog, config: DataConfig) -> None:
         raise ValueError(
             f"{log.source_name} has no times, so only its own sessions can be used and no time window set. Set "
             "`sessions: column` with its `session_column`, or add the time file."
+        )
+
+
+def _check_any_item(catalog: Catalog | None) -> None:
+    if catalog is not None and len(catalog) == 0:
+        raise ValueError(
+            "The catalog has no item. Give one with the items that may be recommended, or leave it out: its "
+            "items are then the log's."
         )
 
 

@@ -74,9 +74,7 @@ def test_the_behavior_names_of_a_config_give_a_log_the_names_that_a_ladder_can_h
     )
     rows = [f'u,i{n},"{name}",{n * 7200}' for n, name in enumerate(["add,to cart", " buy", "add,to cart"])]
     (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,behavior,timestamp", *rows]))
-    log = InteractionLog.read(
-        config.interactions, behaviors=config.behaviors, behavior_names=config.behavior_names
-    )
+    log = InteractionLog.read(config.interactions, behaviors=config.behaviors, behavior_names=config.behavior_names)
     prepared = prepare(log, config, tmp_path / "prepared")
     assert prepared.ladder.names == ("add to cart", "buy")
     assert prepared.histories.behaviors.tolist() == [0, 1, 0]
