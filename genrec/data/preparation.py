@@ -147,7 +147,7 @@ def _scratch(backend: Any) -> Iterator[Materialize]:
         yield materialize
     finally:
         for name in names:
-            backend.raw_sql(f"DROP TABLE {name}")
+            backend.raw_sql(f"DROP TABLE IF EXISTS {name}")  # `k_core` has dropped some of its own
 
 
 def _check_folder(folder: Path) -> None:
@@ -184,8 +184,8 @@ def _check_fit(log: InteractionLog, config: DataConfig) -> None:
 def _check_any_item(catalog: Catalog | None) -> None:
     if catalog is not None and len(catalog) == 0:
         raise ValueError(
-            "The catalog has no item. Give one with the items that may be recommended, or leave it out: its "
-            "items are then the log's."
+            "The catalog has no item. Give one with the items that may be recommended, or leave it out: then the log's "
+            "items are taken."
         )
 
 
@@ -272,7 +272,8 @@ def _full_catalog(
     _check_known(missing, log_items, catalog)
     num_given = len(catalog)
     if config.catalog_items == "log":
-        catalog = catalog.select(np.flatnonzero(np.isin(catalog.item_ids, as_id_array(log_items))))
+        in_log = ItemIndex(as_id_array(log_items)).rows(catalog.item_ids) >= 0  # `np.isin` compares texts one by one
+        catalog = catalog.select(np.flatnonzero(in_log))
     counts = {"given": num_given, "left_out": num_given - len(catalog), "added": len(missing)}
     return (catalog.with_items(missing) if missing else catalog), counts
 
