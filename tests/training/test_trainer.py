@@ -60,6 +60,18 @@ def test_a_session_wise_model_trains_causally_for_the_asked_share_of_steps(make_
     assert model.config.session_wise
 
 
+def test_the_causal_share_is_of_the_time_where_that_runs_out_first(make_trainer, make_model):
+    """A hundred seconds at ten per step: of 1000 steps 11 are taken, and the mask changes as half the time is over."""
+    model = make_model(session_wise=True)
+    masks = MasksSeen(model)
+    settings = {"max_steps": 1000, "max_seconds": 100.0, "eval_strategy": "no", "save_strategy": "no"}
+    trainer = make_trainer(model=model, causal_share=0.5, **settings)
+    seconds = iter(range(0, 1000, 10))
+    trainer.time_budget.seconds_used = lambda: float(next(seconds))
+    trainer.train()
+    assert masks.seen == [step >= 5 for step in range(11)]
+
+
 def test_validation_and_checkpoints_are_session_wise_throughout(make_trainer, make_model):
     trainer = make_trainer(model=make_model(session_wise=True), causal_share=0.9, num_train_epochs=1)
     trainer.train()
