@@ -192,6 +192,27 @@ def test_the_best_checkpoint_is_restored(make_trainer):
     assert not report["still_improving"]
 
 
+def test_validation_losses_that_are_not_finite_end_in_a_report_all_the_same(make_trainer):
+    trainer = make_trainer(num_train_epochs=3)
+    trainer.evaluate = ScriptedLosses(trainer, [3.0, float("nan"), float("nan")])
+    trainer.train()
+    report = json.loads((Path(trainer.args.output_dir) / "training_report.json").read_text())
+    assert (report["best_loss"], report["best_epoch"], report["validations_since_best"]) == (3.0, 1.0, 2)
+    assert all(
+        torch.equal(trainer.evaluate.weights[0][name], part) for name, part in trainer.model.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_a_run_without_a_finite_validation_loss_ends_in_a_report(make_trainer, patience):
+    trainer = make_trainer(num_train_epochs=3, early_stopping_patience=patience)
+    trainer.evaluate = ScriptedLosses(trainer, [float("nan")] * 3)
+    trainer.train()
+    report = json.loads((Path(trainer.args.output_dir) / "training_report.json").read_text())
+    assert report["best_loss"] is report["best_epoch"] is None
+    assert report["stopped_by"] == ("schedule" if patience is None else "patience")
+
+
 def test_patience_ends_a_run_that_no_longer_improves(make_trainer):
     trainer = make_trainer(num_train_epochs=50, early_stopping_patience=2)
     trainer.evaluate = ScriptedLosses(trainer, [3.0, 2.0, 2.0, 2.5, 1.0])
