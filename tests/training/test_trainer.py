@@ -10,8 +10,10 @@ from transformers import TrainerCallback
 from genrec.data.histories import as_histories
 from genrec.item_tokenizers import ChunkedIDTokenizer
 from genrec.training.checkpoints import newest_checkpoint
+from genrec.training.item_samples import InteractionDataset
 from genrec.training.samples import HistoryDataset
 from genrec.training.trainer import GenRecTrainer
+from genrec.training.trainer_checks import check_rows
 
 
 class StopAt(TrainerCallback):
@@ -341,6 +343,23 @@ def test_rows_of_another_catalog_are_refused(make_trainer, make_model, make_args
     data = make_trainer().train_dataset
     with pytest.raises(ValueError, match="rows are not the item tokenizer's"):
         GenRecTrainer(make_model(), make_args(), reversed_rows, data, data)
+
+
+def test_prepared_samples_of_another_catalog_are_refused(make_model, make_args, tokenizer, tmp_path):
+    samples = pytest.importorskip("genrec.data.samples", exc_type=ImportError)
+    histories = as_histories([[(0, "view"), (3, "buy")]] * 4, np.arange(16)[::-1].copy(), "view,buy")
+    samples.write_samples(histories, tmp_path / "s.arrow")
+    dataset, args = samples.open_samples(tmp_path / "s.arrow"), make_args(eval_strategy="no")
+    with pytest.raises(ValueError, match="rows are not the item tokenizer's"):
+        GenRecTrainer(make_model(), args, tokenizer, dataset)
+    samples.write_samples(as_histories(histories, tokenizer.item_ids, "view,buy"), tmp_path / "right.arrow")
+    GenRecTrainer(make_model(), args, tokenizer, samples.open_samples(tmp_path / "right.arrow"))
+
+
+def test_interactions_of_another_catalog_are_refused(tokenizer):
+    histories = as_histories([[(0, "view", 0), (3, "buy", 90_000)]], np.arange(16)[::-1].copy(), "view,buy")
+    with pytest.raises(ValueError, match="rows are not the item tokenizer's"):
+        check_rows(tokenizer, InteractionDataset(histories, max_history_items=5))
 
 
 def test_arrow_datasets_train_like_those_in_memory(make_trainer, make_model, make_args, tokenizer, tmp_path):
