@@ -98,7 +98,9 @@ class GenRecTrainer(RecommenderTrainer):
         self.ranking_queries = ranking_subset(ranking_queries, args.max_ranking_queries, args.seed)
         self.max_history_items = args.max_history_items or model.config.max_history_items
         self._train_lengths = sample_lengths(train_dataset).clip(max=self.max_history_items + 1)
-        self.context = None if context is None else prepared_context(context, train_dataset, eval_dataset)
+        self.context = context
+        if context is not None and getattr(model.config, "trend_head", False):
+            self.context = prepared_context(context, train_dataset, eval_dataset)
         self._takes_padding_side = "padding_side" in inspect.signature(model.forward).parameters
         super().__init__(
             model,
