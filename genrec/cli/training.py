@@ -188,7 +188,7 @@ def training_curve(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for record in log:
         loss = record.get("loss", loss)
         if "eval_loss" in record:
-            metrics = {name: record[name] for name in ("eval_loss", "eval_ndcg@10") if name in record}
+            metrics = {name: value for name, value in record.items() if name in ("eval_loss", "eval_ndcg@10")}
             finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
             curve.append({"epoch": record["epoch"], "step": record["step"], "loss": loss, **finite})
     return curve

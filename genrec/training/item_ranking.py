@@ -51,9 +51,9 @@ def draw_candidates(task: Task, num_candidates: int, seed: int) -> np.ndarray:
         keys.flat[_pairs_of(task.seen, records)] = np.inf
         keys.flat[_pairs_of(task.targets, records)] = -1.0
         items = np.argpartition(keys, width - 1, axis=1)[:, :width]
+        order = np.argsort(np.take_along_axis(keys, items, axis=1), axis=1)
+        items = np.take_along_axis(items, order, axis=1)
         lowest = np.take_along_axis(keys, items, axis=1)
-        order = np.argsort(lowest, axis=1)
-        items, lowest = (np.take_along_axis(part, order, axis=1) for part in (items, lowest))
         is_drawn = (lowest < 0) | ((np.arange(width) < num_candidates) & (lowest < np.inf))
         candidates[records] = np.where(is_drawn, items, NO_ITEM)
     return candidates
