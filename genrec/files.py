@@ -40,6 +40,9 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 def replace_folder(folder: str | Path) -> Iterator[Path]:
     """Give an empty folder to fill; it takes the place of `folder` only if the block succeeds.
 
+    Raises:
+        ValueError: If the process works in the folder (see `check_replaceable`).
+
     Example:
         >>> import tempfile
         >>> final = Path(tempfile.mkdtemp()) / "final"
@@ -48,7 +51,8 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
         >>> [path.name for path in final.iterdir()]
         ['a.txt']
     """
-    folder = Path(folder)
+    check_replaceable(folder)
+    folder = Path(folder).resolve()  # `runs/..` has no name of its own
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary, previous = (folder.with_name(f".{folder.name}.{part}") for part in ("partial", "previous"))
     for leftover in (temporary, previous):  # of a killed run
@@ -62,6 +66,20 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(previous, ignore_errors=True)
+
+
+def check_replaceable(folder: str | Path) -> None:
+    """Refuse to replace the folder that the process works in, which would leave it, and its shell, in a removed one.
+
+    Raises:
+        ValueError: If the working folder is this one or lies in it.
+    """
+    resolved = Path(folder).resolve()
+    if resolved.exists() and Path.cwd().is_relative_to(resolved):
+        raise ValueError(
+            f"The folder {str(folder)!r} would be replaced, but it is, or holds, the one you work in: {Path.cwd()}. "
+            "Name another folder, for example a new one in it, or start from elsewhere."
+        )
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -1,5 +1,7 @@
 """Files are written whole or not at all, and a broken one is named."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -83,3 +85,21 @@ def test_nothing_of_the_old_folder_is_left(tmp_path):
     with replace_folder(final) as temporary:
         (temporary / "new.txt").write_text("new")
     assert [path.name for path in tmp_path.rglob("*.txt")] == ["new.txt"]
+
+
+def test_a_folder_may_be_named_by_a_way_there(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with replace_folder(Path("runs") / "deep" / "..") as temporary:
+        (temporary / "new.txt").write_text("new")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["new.txt"]
+
+
+@pytest.mark.parametrize("folder", [".", "..", "../inner"])
+def test_the_folder_that_one_works_in_is_not_replaced(tmp_path, monkeypatch, folder):
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    message = "would be replaced, but it is, or holds, the one you work in: .*inner"
+    with pytest.raises(ValueError, match=message), replace_folder(folder):
+        pytest.fail("must not be entered")
+    assert [path.name for path in tmp_path.iterdir()] == ["inner"]

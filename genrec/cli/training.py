@@ -1,5 +1,6 @@
 """The training stage: from prepared data and codes to a checkpoint folder, going on where a stopped run left off."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,16 +177,21 @@ def _facts(run: "Run", protocol: str, trainer: "GenRecTrainer") -> dict[str, Any
 def training_curve(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one entry per validation of a Trainer's log: epoch, step, the metrics, and the last training loss before.
 
+    Metrics that are not finite, which JSON cannot hold, are left out.
+
     Example:
         >>> training_curve([{"loss": 2.5, "step": 9}, {"eval_loss": 2.0, "epoch": 1.0, "step": 10}])
         [{'epoch': 1.0, 'step': 10, 'loss': 2.5, 'eval_loss': 2.0}]
+        >>> training_curve([{"loss": 2.5, "step": 9}, {"eval_loss": float("nan"), "epoch": 1.0, "step": 10}])
+        [{'epoch': 1.0, 'step': 10, 'loss': 2.5}]
     """
     curve, loss = [], None
     for record in log:
         loss = record.get("loss", loss)
         if "eval_loss" in record:
             metrics = {name: value for name, value in record.items() if name in ("eval_loss", "eval_ndcg@10")}
-            curve.append({"epoch": record["epoch"], "step": record["step"], "loss": loss, **metrics})
+            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+            curve.append({"epoch": record["epoch"], "step": record["step"], "loss": loss, **finite})
     return curve
 
 

@@ -3,7 +3,8 @@
 GAMER, section 3.3: for the ratio `r`, of each behavior below the top level a random share `r / (level + 1)` of the
 user's interactions goes, rounded down; the order of what stays is kept. The K copies take the ratios `1/K` to `1`, so
 that the last one holds nothing of the lowest level; for samples of one interaction each the release takes `1/(K+1)` to
-`K/(K+1)` instead, so that every copy still has targets of all levels. Sessions and times are kept as they are.
+`K/(K+1)` instead, so that every copy still has targets of all levels. Sessions and times are kept as they are: a
+session is asked about when it began, even if a copy lacks its first interaction.
 
 Unlike the release, whose draws depend on the users before, a user's draws here depend on the seed and the user's id.
 """
@@ -43,6 +44,7 @@ def drop_behaviors(histories: Histories, copies: int, seed: int, reaches_one: bo
     """
     if copies < 0:
         raise ValueError(f"`copies` must be at least 0, got {copies}.")
+    histories = histories.with_session_times()  # a session begins when it began, whatever is dropped of it
     parts, whole = [histories], copies if reaches_one else copies + 1
     for number in range(1, copies + 1):
         thinned = histories.keep(~_dropped(histories, number / whole, seed, number))

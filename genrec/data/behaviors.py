@@ -9,12 +9,14 @@ class BehaviorLadder:
     """Behavior names in ladder order with a level each; behaviors of equal strength share a level.
 
     Args:
-        names: Behavior names, weakest first. The position of a name is its behavior index everywhere in genrec.
+        names: Behavior names, weakest first, without commas, equals signs and spaces around them, by which a ladder is
+            written. The position of a name is its behavior index everywhere in genrec.
         levels: One level per name, starting at 0, never falling, rising by at most 1. Exactly one behavior has
             the highest level: the target behavior.
 
     Raises:
-        ValueError: If the ladder is empty, names a behavior twice, has a gap in its levels, or has no single top.
+        ValueError: If the ladder is empty, a name could not be written and read again, a behavior stands twice, the
+            levels have a gap, or there is no single top.
 
     Example:
         >>> ladder = BehaviorLadder.parse("view,favorite=collect,buy")
@@ -33,6 +35,8 @@ class BehaviorLadder:
             )
         if "" in self.names:
             raise ValueError(f"A behavior name is empty in {self.names}. Remove the extra comma or equals sign.")
+        for name in self.names:
+            _check_writable(name)
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
             raise ValueError(f"The behavior {repeated[0]!r} stands twice in the ladder. Name every behavior once.")
@@ -48,11 +52,17 @@ class BehaviorLadder:
 
     @classmethod
     def parse(cls, ladder: "str | Sequence[str] | BehaviorLadder") -> "BehaviorLadder":
-        """Read `view,favorite=collect,buy`, or a sequence whose elements may hold ties: `["view", "a=b", "buy"]`."""
+        """Read `view,favorite=collect,buy`, or a sequence whose elements may hold ties: `["view", "a=b", "buy"]`.
+
+        Spaces around a name are left out of text, where they are notation, and refused in a sequence.
+        """
         if isinstance(ladder, BehaviorLadder):
             return ladder
-        rungs = ladder.split(",") if isinstance(ladder, str) else list(ladder)
-        pairs = [(name.strip(), level) for level, rung in enumerate(rungs) for name in str(rung).split("=")]
+        if isinstance(ladder, str):
+            rungs = [[name.strip() for name in rung.split("=")] for rung in ladder.split(",")]
+        else:
+            rungs = [str(rung).split("=") for rung in ladder]
+        pairs = [(name, level) for level, rung in enumerate(rungs) for name in rung]
         return cls(tuple(name for name, _ in pairs), tuple(level for _, level in pairs))
 
     @property
@@ -75,3 +85,15 @@ class BehaviorLadder:
         for name, level in zip(self.names, self.levels, strict=True):
             rungs[level].append(name)
         return ",".join("=".join(rung) for rung in rungs)
+
+
+def _check_writable(name: str) -> None:
+    """Refuse a name that would be another, or several, once the ladder is written as text and read again."""
+    if name == name.strip() and "," not in name and "=" not in name:
+        return
+    plain = " ".join(name.replace(",", " ").replace("=", " ").split())
+    raise ValueError(
+        f"The behavior name {name!r} holds a comma, an equals sign or a space around it, by which a ladder is written "
+        f"(`view,favorite=collect,buy`). Give the ladder another name, and map the log's with `behavior_names`: "
+        f"{{{name!r}: {plain or 'other'!r}}}."
+    )

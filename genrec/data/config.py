@@ -1,6 +1,7 @@
 """`DataConfig`: all that decides how a log becomes a prepared dataset; a recipe's `data:` section, field by field."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ class DataConfig:
 
     Args:
         interactions: Path, paths or glob pattern of the log, or a folder in the released GAMER layout; None if the
-            log is handed over as `InteractionLog`.
+            log is handed over as `InteractionLog`. Kept as text, as a recipe and the manifest have it.
         items: Path of the catalog, or None: the catalog is then the log's items, nothing known about them.
         behaviors: The behavior ladder, weakest first, `"view,cart,buy"`; ties as `"view,favorite=collect,buy"`. None
             takes the ladder of the given log, or the released layout's own.
@@ -112,6 +113,8 @@ class DataConfig:
     strict_counts: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("interactions", "items"):
+            object.__setattr__(self, name, _paths_as_text(name, getattr(self, name)))
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
@@ -231,3 +234,17 @@ class DataConfig:
                 hint = f"Did you mean {close[0]!r}?" if close else f"The keys are: {', '.join(names)}."
                 raise ValueError(f"The data settings have the unknown key {key!r}. {hint}")
         return cls(**values)
+
+
+def _paths_as_text(name: str, source: Any) -> str | list[str] | None:
+    """Return a path or several as text, which JSON can hold."""
+    if source is None:
+        return None
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    if name == "interactions" and isinstance(source, (list, tuple)):
+        return [os.fspath(path) for path in source]
+    raise ValueError(
+        f"`{name}` must be the path of a file, got {type(source).__module__}.{type(source).__qualname__}. Hand a table "
+        "in memory to `InteractionLog.read` or `Catalog.read`, and the result to `prepare`."
+    )

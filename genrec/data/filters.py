@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 HASH_RANGE = 2**64
-Materialize = Callable[["ir.Table"], "ir.Table"]
+Materialize = Callable[["ir.Table"], "ir.Table"]  # computes a table now, as one of the engine's
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,17 @@ def frequent(table: "ir.Table", column: str, least: int) -> "ir.Table":
 
 
 def k_core(table: "ir.Table", k: int, materialize: Materialize) -> "ir.Table":
-    """Drop users, then items, with fewer than `k` rows, until all have them. The order changes nothing."""
+    """Drop users, then items, with fewer than `k` rows, until all have them. The order changes nothing.
+
+    Each round's table is dropped once the next is made: a log may take many rounds, each nearly as large as the log.
+    """
+    core: ir.Table | None = None
     before, after = -1, table.count().to_pyarrow().as_py()
     while before != after:
         table = materialize(frequent(frequent(table, "user_id", k), "item_id", k))
+        if core is not None:
+            core.get_backend().raw_sql(f"DROP TABLE {core.op().name}")
+        core = table
         before, after = after, table.count().to_pyarrow().as_py()
     return table
 

@@ -19,6 +19,10 @@ from genrec.data.catalog import ITEM_COLUMN, Catalog
 from genrec.files import read_json
 
 LEVEL_SUFFIX = ".behavior_level.json"
+ITEMS_ARE_NUMBERS = (
+    "but items of the released layout are whole numbers. Number the items, in all files alike, or hand the "
+    "interactions to `InteractionLog.read` as a table, whose ids may be text."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +76,7 @@ def read_gamer_layout(folder: str | Path) -> GamerLayout:
         del paths["time"]
     lists = {kind: _read_mapping(path) for kind, path in paths.items()}
     _check_aligned(lists, paths)
+    _check_numbers(lists["inter"], paths["inter"])
     events = _events(lists)
     index_path, item_path = _index_path(folder, prefix), folder / f"{prefix}.item.json"
     codes = None if index_path is None else read_semantic_ids(index_path)
@@ -80,7 +85,7 @@ def read_gamer_layout(folder: str | Path) -> GamerLayout:
     return GamerLayout(
         events=events,
         ladder=_ladder(folder / f"{prefix}{LEVEL_SUFFIX}"),
-        catalog=_catalog(events, codes, metadata),
+        catalog=_catalog(events, codes, {_item_number(item, item_path): known for item, known in metadata.items()}),
         codes=codes,
         files=tuple(path for path in files if path.exists()),
     )
@@ -117,6 +122,21 @@ def _check_aligned(lists: Mapping[str, dict[str, list[Any]]], paths: Mapping[str
                 )
 
 
+def _check_numbers(items: Mapping[str, list[Any]], path: Path) -> None:
+    for user, listed in items.items():
+        for item in listed:
+            if type(item) is not int:
+                raise ValueError(f"{path} lists the item {item!r} for user {user!r}, {ITEMS_ARE_NUMBERS}")
+
+
+def _item_number(item: str, path: Path) -> int:
+    """Return the number of an item that is a key of a JSON object, where it is text."""
+    try:
+        return int(item)
+    except ValueError as error:
+        raise ValueError(f"{path} names the item {item!r}, {ITEMS_ARE_NUMBERS}") from error
+
+
 def _events(lists: Mapping[str, dict[str, list[Any]]]) -> pa.Table:
     users = list(lists["inter"])
     lengths = [len(lists["inter"][user]) for user in users]
@@ -150,17 +170,18 @@ def read_semantic_ids(path: str | Path) -> ReleasedCodes:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a token is none, or items have different numbers of tokens.
+        ValueError: If an item is no number, a token is none, or items have different numbers of tokens.
     """
     path = Path(path)
     index: dict[str, list[str]] = _read_mapping(path)
+    items = [_item_number(item, path) for item in index]
     codes = [[_code_number(token, item, path) for token in tokens] for item, tokens in index.items()]
     lengths = {len(code) for code in codes}
     if len(lengths) != 1:
         raise ValueError(
             f"{path} holds codes of the lengths {sorted(lengths)}; all items need the same number of levels."
         )
-    return ReleasedCodes(np.array([int(item) for item in index], dtype=np.int64), np.array(codes, dtype=np.int64))
+    return ReleasedCodes(np.array(items, dtype=np.int64), np.array(codes, dtype=np.int64))
 
 
 def _code_number(token: str, item: str, path: Path) -> int:
@@ -170,12 +191,12 @@ def _code_number(token: str, item: str, path: Path) -> int:
     return int(match.group(1))
 
 
-def _catalog(events: pa.Table, codes: ReleasedCodes | None, metadata: dict[str, Any]) -> Catalog:
-    known = {int(item) for item in metadata} | set(events["item_id"].unique().to_pylist())
+def _catalog(events: pa.Table, codes: ReleasedCodes | None, metadata: dict[int, Any]) -> Catalog:
+    known = set(metadata) | set(events["item_id"].unique().to_pylist())
     ids = sorted(known if codes is None else known | set(codes.item_ids.tolist()))
     if not metadata:
         return Catalog(np.array(ids, dtype=np.int64))
-    rows = [metadata.get(str(item), {}) for item in ids]
+    rows = [metadata.get(item, {}) for item in ids]
     rows = [row if isinstance(row, dict) else {"text": str(row)} for row in rows]
     names = sorted({name for row in rows for name in row} - {ITEM_COLUMN})
     columns = {name: pa.array([_as_text(row.get(name)) for row in rows], pa.string()) for name in names}

@@ -39,7 +39,7 @@ from genrec.data.manifest import (
 from genrec.data.prepared import CODES_FILE, INTERACTIONS_FILE, SAMPLES_FOLDER, PreparedDataset
 from genrec.data.sessions import renumbered, with_sessions
 from genrec.data.times import MICROSECONDS
-from genrec.files import fingerprint, replace_folder, write_json
+from genrec.files import check_replaceable, fingerprint, replace_folder, write_json
 from genrec.version import __version__
 
 if TYPE_CHECKING:
@@ -96,14 +96,16 @@ def prepare(
             them, and counted in the manifest. None takes the catalog that came with the log, or the log's items.
 
     Raises:
-        ValueError: If config, log and catalog do not fit together, a filter leaves nothing, no user has enough
-            sessions, expected counts are not met, or the folder holds other files.
+        ValueError: If config, log and catalog do not fit together, a filter leaves nothing, or nothing of the target
+            behavior, no user has enough sessions, expected counts are not met, or the folder holds other files.
     """
     output_dir = Path(output_dir)
     _check_folder(output_dir)
     _check_fit(log, config)
+    _check_any_item(catalog)
     with _scratch(log.table.get_backend()) as materialize:
         table, steps = _filtered(log, config, materialize)
+        _check_behaviors(table, log)
         catalog, catalog_counts = _full_catalog(table, log, catalog, config)
         manifest = {
             **_origin(log, config, catalog),
@@ -145,7 +147,7 @@ def _scratch(backend: Any) -> Iterator[Materialize]:
         yield materialize
     finally:
         for name in names:
-            backend.raw_sql(f"DROP TABLE {name}")
+            backend.raw_sql(f"DROP TABLE IF EXISTS {name}")  # `k_core` has dropped some of its own
 
 
 def _check_folder(folder: Path) -> None:
@@ -153,6 +155,7 @@ def _check_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ValueError(f"`output_dir` {folder} is a file. Choose an empty folder or a new one.")
+    check_replaceable(folder)
     others = sorted(path.name for path in folder.iterdir() if path.name not in OWN_FILES)
     if others:
         raise ValueError(
@@ -175,6 +178,14 @@ def _check_fit(log: InteractionLog, config: DataConfig) -> None:
         raise ValueError(
             f"{log.source_name} has no times, so only its own sessions can be used and no time window set. Set "
             "`sessions: column` with its `session_column`, or add the time file."
+        )
+
+
+def _check_any_item(catalog: Catalog | None) -> None:
+    if catalog is not None and len(catalog) == 0:
+        raise ValueError(
+            "The catalog has no item. Give one with the items that may be recommended, or leave it out: then the log's "
+            "items are taken."
         )
 
 
@@ -219,6 +230,31 @@ def _remedy_for_few_sessions(config: DataConfig) -> str:
     return "Choose another rule for `sessions`, or give more data."
 
 
+def _check_behaviors(table: "ir.Table", log: InteractionLog) -> None:
+    """Refuse a log in which nothing of the target behavior is left; warn of other behaviors without interactions."""
+    left = _behavior_counts(table)
+    empty = [name for name in log.ladder.names if name not in left]
+    if not empty:
+        return
+    found = ", ".join(f"{name} ({count})" for name, count in list(_behavior_counts(log.table).items())[:20])
+    if log.ladder.target in empty:
+        raise ValueError(
+            f"The target behavior {log.ladder.target!r} has no interaction left, so there is nothing to predict. The "
+            f"log has, before all filters: {found}. Put the behavior to predict last in `behaviors`, map the log's "
+            "names with `behavior_names`, or loosen the filters."
+        )
+    logger.warning(
+        "No interaction is left of the behavior %s; the log has, before all filters: %s. Check `behaviors`.",
+        *(", ".join(map(repr, empty)), found),
+    )
+
+
+def _behavior_counts(table: "ir.Table") -> dict[str, int]:
+    """Return how many interactions each behavior has, the most frequent first."""
+    counts = table.behavior.value_counts(name="events").order_by([ibis.desc("events"), "behavior"])
+    return {row["behavior"]: row["events"] for row in counts.to_pyarrow().to_pylist()}
+
+
 def _full_catalog(
     table: "ir.Table", log: InteractionLog, catalog: Catalog | None, config: DataConfig
 ) -> tuple[Catalog, dict[str, int]]:
@@ -236,7 +272,8 @@ def _full_catalog(
     _check_known(missing, log_items, catalog)
     num_given = len(catalog)
     if config.catalog_items == "log":
-        catalog = catalog.select(np.flatnonzero(np.isin(catalog.item_ids, as_id_array(log_items))))
+        in_log = ItemIndex(as_id_array(log_items)).rows(catalog.item_ids) >= 0  # `np.isin` compares texts one by one
+        catalog = catalog.select(np.flatnonzero(in_log))
     counts = {"given": num_given, "left_out": num_given - len(catalog), "added": len(missing)}
     return (catalog.with_items(missing) if missing else catalog), counts
 

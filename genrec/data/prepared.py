@@ -207,10 +207,10 @@ class PreparedDataset:
 
     def _samples(self, build: Callable[[], Histories], num_targets: int | None, *key: Any) -> "datasets.Dataset":
         """Open the samples, writing them first if this folder does not have them."""
-        from genrec.data.samples import COLUMN_TYPES, open_samples, write_samples
+        from genrec.data.samples import CATALOG_KEY, COLUMN_TYPES, open_samples, write_samples
 
-        columns = sorted(COLUMN_TYPES)
-        name = f"{key[0]}-{fingerprint(self.manifest['fingerprint'], [columns, *key])}.arrow"
+        form = [*sorted(COLUMN_TYPES), CATALOG_KEY]  # samples of another form are written again
+        name = f"{key[0]}-{fingerprint(self.manifest['fingerprint'], [form, *key])}.arrow"
         path = self.folder / SAMPLES_FOLDER / name
         if not path.exists():
             write_samples(build(), path, num_targets)

@@ -1,7 +1,8 @@
 """Samples for training and for the validation loss, written once as Arrow and opened memory-mapped.
 
 A sample is a dict with the equally long lists `items`, `behaviors`, `sessions`, `times`, `session_times` (when the
-session of each interaction began) and, where only the last interactions bear loss, `num_targets`.
+session of each interaction began) and, where only the last interactions bear loss, `num_targets`. The file notes which
+catalog its item rows are of, so that a trainer can tell that they are not its item tokenizer's.
 """
 
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from genrec.data.histories import Histories, Queries, offsets_from_counts
-from genrec.files import write_atomically
+from genrec.files import fingerprint, write_atomically
 
 if TYPE_CHECKING:
     import datasets
 
 SAMPLE_LEVELS = ("user", "window")
 SAMPLES_PER_BATCH = 1000
+CATALOG_KEY = "genrec_catalog"  # in the file's metadata
 COLUMN_TYPES = {
     "items": pa.int32(),
     "behaviors": pa.int32(),
@@ -92,7 +94,7 @@ def write_samples(samples: Histories, path: Path, num_targets: int | None = None
     fields = [pa.field(name, pa.list_(kind)) for name, kind in COLUMN_TYPES.items()]
     if num_targets is not None:
         fields.append(pa.field("num_targets", pa.int32()))
-    schema = pa.schema(fields)
+    schema = pa.schema(fields, {CATALOG_KEY: catalog_fingerprint(samples.item_ids)})
     with (
         write_atomically(path) as temporary,
         pa.OSFile(str(temporary), "wb") as file,
@@ -120,3 +122,27 @@ def open_samples(path: Path) -> "datasets.Dataset":
     import datasets
 
     return datasets.Dataset.from_file(str(path))
+
+
+def catalog_fingerprint(item_ids: np.ndarray) -> str:
+    """Return a content hash of a catalog's ids in row order: two catalogs with the same one have the same rows.
+
+    >>> catalog_fingerprint(np.array([7, 9])) == catalog_fingerprint(np.array([9, 7]))
+    False
+    """
+    return fingerprint(item_ids.tolist())
+
+
+def noted_catalogs(dataset: "datasets.Dataset") -> set[str]:
+    """Return the fingerprints of the catalogs that a dataset's files are of, none for files of another making.
+
+    `datasets` keeps a file's own metadata nowhere, but it says which files it reads.
+    """
+    catalogs = (_noted_catalog(file["filename"]) for file in dataset.cache_files)
+    return {catalog for catalog in catalogs if catalog is not None}
+
+
+def _noted_catalog(path: str) -> str | None:
+    with pa.OSFile(path, "rb") as file, pa.ipc.open_stream(file) as reader:
+        catalog = (reader.schema.metadata or {}).get(CATALOG_KEY.encode())
+    return None if catalog is None else catalog.decode()

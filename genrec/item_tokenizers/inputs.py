@@ -29,8 +29,16 @@ def prompt_tensors(
         `input_ids`, `attention_mask`, `session_ids` and, if times are known, `event_times` (seconds), each
         `[users, longest history * tokens per item + 1]` int64. Sessions are numbered from 1 in the order they are
         written, the asked behavior comes in a session of its own after the last, and padding has 0.
+
+    Raises:
+        ValueError: If `max_history_items` is below 0.
     """
     if max_history_items is not None:
+        if max_history_items < 0:
+            raise ValueError(
+                f"`max_history_items` must be at least 0, got {max_history_items}. Leave it out to write all of a "
+                "history."
+            )
         histories = histories.last(max_history_items)
     num_users, longest = len(histories), int(histories.lengths.max(initial=0))
     rows, ranks = histories.rows, session_ranks(histories)
@@ -58,12 +66,15 @@ def prompt_tensors(
 
 
 def moments_asked(histories: Histories) -> np.ndarray:
-    """Return when each history is asked about, seconds `[users]`: where unknown, a second after its last event."""
+    """Return when each history is asked about, seconds `[users]`: where unknown, a second after its last event.
+
+    A history without events is asked about at 0.
+    """
     if histories.query_times is not None:
         return histories.query_times
-    latest = np.full(len(histories), -1, dtype=np.int64)
+    latest = np.full(len(histories), np.iinfo(np.int64).min)  # below any time, also those before 1970
     np.maximum.at(latest, histories.rows, histories.times)
-    return latest + 1
+    return np.where(histories.lengths > 0, latest + 1, 0)
 
 
 def candidate_tensors(

@@ -53,9 +53,9 @@ class GenRecTrainingArguments(TrainingArguments):
         max_history_items: Rows hold a user's last so many interactions and one more; None takes the model's own
             `max_history_items`.
         causal_share: Train a session-wise model with the plain causal mask and positions for this share of the steps
-            first, in [0, 1). Inside a session the next behavior often goes to the same item, so the causal mask soon
-            teaches to repeat an item's code; the session mask alone, which hides that, learns it late. Validation is
-            session-wise throughout.
+            first, or of `max_seconds` where that is used up sooner, in [0, 1). Inside a session the next behavior often
+            goes to the same item, so the causal mask soon teaches to repeat an item's code; the session mask alone,
+            which hides that, learns it late. Validation is session-wise throughout.
         min_lr: The learning rate at the end of the cosine.
         pointer_lr_factor: The pointers of a mixture (`copy_head` and the like) learn at `learning_rate` times this.
             They have few weights and learn from the few items that are met again, so more than 1 pays.

@@ -204,6 +204,11 @@ class RecommenderTrainer(Trainer):
             rules.append(self.time_budget)
         return rules
 
+    def _share_done(self) -> float:
+        """Return how much of the run is over, 0 to 1: of its steps, or of its time budget where that is further."""
+        of_steps = self.state.global_step / self.state.max_steps if self.state.max_steps else 1.0  # 0 before a run
+        return of_steps if self.time_budget is None else max(of_steps, min(self.time_budget.share_used, 1.0))
+
     def _seconds_used(self) -> float:
         """Return how long the run has taken, as the first process's clock says it to all."""
         if self.args.world_size == 1:

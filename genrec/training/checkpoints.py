@@ -6,6 +6,7 @@ that is published.
 """
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -18,10 +19,12 @@ def newest_checkpoint(output_dir: str | Path) -> Path | None:
     """Return the checkpoint of the latest step that was written to its end, or None.
 
     The trainer's state is the last file of a checkpoint, so a folder that a killed run left half-written lacks it.
+    Folders whose name ends in no step, such as a copy called `checkpoint-best`, are not looked at.
     """
     states = Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")
-    whole = [state.parent for state in states if _fault(state) is None]
-    return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    steps = {state.parent: step for state in states if (step := _step(state.parent)) is not None}
+    whole = [folder for folder in steps if _fault(folder / TRAINER_STATE_NAME) is None]
+    return max(whole, key=lambda folder: steps[folder], default=None)
 
 
 def check_checkpoint(folder: str | Path) -> None:
@@ -67,6 +70,12 @@ def check_folder_is_free(output_dir: str | None) -> None:
             f"{checkpoint} is of an earlier run, which a new one would mix with. Pass `resume_from_checkpoint=True` to "
             "go on with it, delete it, or choose another `output_dir`."
         )
+
+
+def _step(folder: Path) -> int | None:
+    """Return the step that a checkpoint's name tells, None if it tells none."""
+    match = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-([0-9]+)", folder.name)
+    return None if match is None else int(match.group(1))
 
 
 def _fault(path: Path) -> str | None:

@@ -83,6 +83,6 @@ def reads_times(config: Any) -> bool:
 
 
 def prepared_context(context: QueryContext, *datasets: Any) -> QueryContext:
-    """Return a context that has counted already for all times that these datasets' samples are asked at."""
+    """Return a context that has counted what rises for all times that these datasets' samples are asked at."""
     known = [column_values(dataset, "session_times") for dataset in datasets if dataset is not None]
     return context.prepared(np.concatenate(known))

@@ -4,14 +4,15 @@ The second is what GAMER's appendix A stops its discriminative baselines by: 1,0
 but orders models differently than the whole catalog does, so it only ever chooses a checkpoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from genrec.data.histories import Queries
 from genrec.evaluation.metrics import ndcg
-from genrec.evaluation.protocols import Task, task_of
-from genrec.recommender.scoring import ScoringRecommender
+from genrec.evaluation.protocols import ItemSets, Task, task_of
+from genrec.recommender.base import NO_ITEM
+from genrec.recommender.scoring import SCORES_PER_CHUNK, ScoringRecommender
 
 K = 10
 
@@ -40,19 +41,36 @@ def draw_candidates(task: Task, num_candidates: int, seed: int) -> np.ndarray:
         seed: Seed of the draw.
 
     Returns:
-        `[records, items]` bool.
+        Catalog rows `[records, candidates]` int32, -1 where a record has fewer.
     """
-    shape = (len(task), task.targets.num_items)
-    is_target, is_seen = (np.zeros(shape, dtype=bool) for _ in range(2))
-    for mask, sets in ((is_target, task.targets), (is_seen, task.seen)):
-        mask.flat[sets.pairs] = True
-    keys = np.random.default_rng(seed).random(shape, dtype=np.float32)
-    keys[is_seen] = np.inf
-    keys[is_target] = -1.0
-    chosen = np.argsort(keys, axis=1)[:, :num_candidates]
-    candidates = np.zeros(shape, dtype=bool)
-    np.put_along_axis(candidates, chosen, True, axis=1)
-    return candidates & ~(is_seen & ~is_target) | is_target
+    generator = np.random.default_rng(seed)
+    width = min(task.targets.num_items, max(num_candidates, int(task.targets.sizes.max(initial=0))))
+    candidates = np.full((len(task), width), NO_ITEM, dtype=np.int32)
+    for records in _chunks(task):
+        keys = generator.random((len(records), task.targets.num_items), dtype=np.float32)
+        keys.flat[_pairs_of(task.seen, records)] = np.inf
+        keys.flat[_pairs_of(task.targets, records)] = -1.0
+        items = np.argpartition(keys, width - 1, axis=1)[:, :width]
+        order = np.argsort(np.take_along_axis(keys, items, axis=1), axis=1)
+        items = np.take_along_axis(items, order, axis=1)
+        lowest = np.take_along_axis(keys, items, axis=1)
+        is_drawn = (lowest < 0) | ((np.arange(width) < num_candidates) & (lowest < np.inf))
+        candidates[records] = np.where(is_drawn, items, NO_ITEM)
+    return candidates
+
+
+def _chunks(task: Task) -> Iterator[np.ndarray]:
+    """Yield the records a few at a time: as many as a recommender scores at a time, over the whole catalog."""
+    size = max(1, SCORES_PER_CHUNK // max(1, task.targets.num_items))
+    for start in range(0, len(task), size):
+        yield np.arange(start, min(start + size, len(task)))
+
+
+def _pairs_of(sets: ItemSets, records: np.ndarray) -> np.ndarray:
+    """Return the pairs of some records in a row, counted from the first of them, `[pairs]`."""
+    first = records[0] * sets.num_items
+    begin, end = np.searchsorted(sets.pairs, [first, (records[-1] + 1) * sets.num_items])
+    return sets.pairs[begin:end] - first
 
 
 def ndcg_of(
@@ -64,8 +82,19 @@ def ndcg_of(
         recommender: What is measured; its catalog is the queries'.
         queries: Those that the task was made from.
         task: The records.
-        candidates: The items that may be listed, `[records, items]` bool; None means all.
+        candidates: The items that may be listed, as `draw_candidates` gives them; None means all.
     """
-    histories = queries.histories.select(task.rows)
-    lists = recommender.recommend(histories, k=K, behavior=task.behavior, allow=candidates)
-    return ndcg(task.targets.contains(lists.items), task.targets.sizes, K)
+    listed = np.full((len(task), K), NO_ITEM, dtype=np.int64)
+    for records in [np.arange(len(task))] if candidates is None else _chunks(task):
+        allow = None if candidates is None else _mask(candidates[records], task.targets.num_items)
+        histories = queries.histories.select(task.rows[records])
+        listed[records] = recommender.recommend(histories, k=K, behavior=task.behavior, allow=allow).items
+    return ndcg(task.targets.contains(listed), task.targets.sizes, K)
+
+
+def _mask(rows: np.ndarray, num_items: int) -> np.ndarray:
+    """Return catalog rows, -1 for none, as a mask `[records, items]`."""
+    mask = np.zeros((len(rows), num_items), dtype=bool)
+    records, places = np.nonzero(rows != NO_ITEM)
+    mask[records, rows[records, places]] = True
+    return mask

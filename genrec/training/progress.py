@@ -73,14 +73,16 @@ def validations(log: Sequence[Mapping[str, Any]], metric: str) -> list[Mapping[s
 def best_validation(log: Sequence[Mapping[str, Any]], metric: str, greater_is_better: bool) -> tuple[int, int]:
     """Return the position of the best validation (the first, if several tie) and how many validations there were.
 
+    One that is not finite is never the best; the position is -1 where none is.
+
     >>> log = [{"loss": 3.0}, {"eval_loss": 2.0}, {"eval_loss": 1.0}, {"eval_loss": 1.5}]
     >>> best_validation(log, "eval_loss", greater_is_better=False)
     (1, 3)
     """
-    values = np.array([record[metric] for record in validations(log, metric)])
-    if len(values) == 0:
-        return -1, 0
-    return int(np.argmax(values if greater_is_better else -values)), len(values)
+    values = np.array([record[metric] for record in validations(log, metric)], dtype=np.float64)
+    gains = np.where(np.isfinite(values), values if greater_is_better else -values, -np.inf)
+    has_best = np.isfinite(values).any()
+    return int(np.argmax(gains)) if has_best else -1, len(values)
 
 
 def training_report(state: TrainerState, args: GenRecTrainingArguments) -> dict[str, Any]:
@@ -91,7 +93,8 @@ def training_report(state: TrainerState, args: GenRecTrainingArguments) -> dict[
 
     Returns:
         `best_epoch`, `best_step`, `best_<metric>`, `validations`, `validations_since_best`, `still_improving`,
-        `stopped_by` (`"schedule"`, `"patience"`, `"time"` or `"callback"`), `epoch` and `step`.
+        `stopped_by` (`"schedule"`, `"patience"`, `"time"` or `"callback"`), `epoch` and `step`. The best ones are None
+        where no validation was finite.
     """
     metric = f"eval_{args.selection_metric}"
     best, count = best_validation(state.log_history, metric, bool(args.greater_is_better))
@@ -103,11 +106,11 @@ def training_report(state: TrainerState, args: GenRecTrainingArguments) -> dict[
     }
     if count == 0:
         return report
-    record = validations(state.log_history, metric)[best]
+    record = validations(state.log_history, metric)[best] if best >= 0 else {}
     return report | {
-        "best_epoch": record["epoch"],
-        "best_step": record["step"],
-        f"best_{args.selection_metric}": record[metric],
+        "best_epoch": record.get("epoch"),
+        "best_step": record.get("step"),
+        f"best_{args.selection_metric}": record.get(metric),
         "validations": count,
         "validations_since_best": since_best,
         "still_improving": since_best <= count // 10,

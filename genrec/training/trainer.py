@@ -98,7 +98,9 @@ class GenRecTrainer(RecommenderTrainer):
         self.ranking_queries = ranking_subset(ranking_queries, args.max_ranking_queries, args.seed)
         self.max_history_items = args.max_history_items or model.config.max_history_items
         self._train_lengths = sample_lengths(train_dataset).clip(max=self.max_history_items + 1)
-        self.context = None if context is None else prepared_context(context, train_dataset, eval_dataset)
+        self.context = context
+        if context is not None and getattr(model.config, "trend_head", False):
+            self.context = prepared_context(context, train_dataset, eval_dataset)
         self._takes_padding_side = "padding_side" in inspect.signature(model.forward).parameters
         super().__init__(
             model,
@@ -170,7 +172,7 @@ class GenRecTrainer(RecommenderTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the loss of a batch at the arguments' temperature, with the causal mask for the first steps if asked.
+        """Return the loss of a batch at the arguments' temperature, with the causal mask for a first share if asked.
 
         The model's config says whether it is session-wise. It is changed for this call only, so that validation, and
         every checkpoint, is of the model as it will be used.
@@ -180,7 +182,7 @@ class GenRecTrainer(RecommenderTrainer):
             inputs["padding_side"] = "right"
         config = self.accelerator.unwrap_model(model).config
         is_session_wise = getattr(config, "session_wise", False)
-        if self.state.global_step < self.args.causal_share * self.state.max_steps:
+        if self._share_done() < self.args.causal_share:
             config.session_wise = False
         try:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)

@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 from genrec.data.histories import Queries
 from genrec.item_tokenizers.base import ItemTokenizer
 from genrec.training.arguments import GenRecTrainingArguments
-from genrec.training.samples import HistoryDataset
 
 
 def check_model(model: PreTrainedModel, args: GenRecTrainingArguments, tokenizer: ItemTokenizer) -> None:
@@ -73,14 +72,27 @@ def check_validation_data(args: GenRecTrainingArguments, eval_dataset: Any, rank
 
 
 def check_rows(tokenizer: ItemTokenizer, *datasets: Any) -> None:
-    """Refuse samples whose catalog rows are not the item tokenizer's.
+    """Refuse samples whose catalog rows are not the item tokenizer's, where they tell whose they are.
+
+    Those of histories do, and those that `PreparedDataset` wrote.
 
     Raises:
         ValueError: If so.
     """
     for dataset in datasets:
-        if isinstance(dataset, HistoryDataset) and not np.array_equal(dataset.histories.item_ids, tokenizer.item_ids):
+        if not _has_rows_of(tokenizer.item_ids, dataset):
             raise ValueError(
                 "The dataset's rows are not the item tokenizer's: their `item_ids` differ. Read the histories with "
                 "`as_histories(..., item_ids=tokenizer.item_ids)`, or fit the tokenizer on the dataset's catalog."
             )
+
+
+def _has_rows_of(item_ids: np.ndarray, dataset: Any) -> bool:
+    if hasattr(dataset, "histories"):
+        return np.array_equal(dataset.histories.item_ids, item_ids)
+    if not hasattr(dataset, "cache_files"):
+        return True
+    from genrec.data.samples import catalog_fingerprint, noted_catalogs  # needs pyarrow, as `datasets` does
+
+    noted = noted_catalogs(dataset)
+    return not noted or noted == {catalog_fingerprint(item_ids)}

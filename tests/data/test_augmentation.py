@@ -137,6 +137,18 @@ def test_a_share_drops_row_for_row_and_leaves_no_history_empty():
     assert drop_share(log, ratio=0.0, seed=0).lengths.tolist() == log.lengths.tolist()
 
 
+def test_a_copys_sessions_begin_when_they_began_even_if_their_first_interactions_are_dropped():
+    """Else the copy would be asked about later, and what was dropped of the session would count as known before it."""
+    events = [("a", "view", 0), ("b", "view", 7000), ("a", "view", 7060), ("a", "buy", 7120), ("b", "buy", 7180)]
+    histories = as_histories([events], ["a", "b"], "view,buy")
+    assert histories.session_times is None
+    original, copy = drop_behaviors(histories, copies=1, seed=0)
+    assert original.times.tolist() == [0, 7000, 7060, 7120, 7180]
+    assert copy.times.tolist() == [7120, 7180]
+    starts = drop_behaviors(histories, copies=1, seed=0).session_times
+    assert starts.tolist() == [0, 7000, 7000, 7000, 7000, 7000, 7000]
+
+
 def test_query_times_go_with_their_rows(histories):
     timed = replace(histories, query_times=histories.users * 10)
     result = drop_behaviors(timed, copies=2, seed=1)

@@ -3,6 +3,9 @@
 import pytest
 
 from genrec.data.behaviors import BehaviorLadder
+from genrec.data.config import DataConfig
+from genrec.data.interactions import InteractionLog
+from genrec.data.preparation import prepare
 
 
 def test_ties_share_a_level_and_keep_their_own_index():
@@ -49,3 +52,29 @@ def test_names_and_levels_must_match():
 def test_an_unknown_behavior_names_the_ladder():
     with pytest.raises(ValueError, match="Unknown behavior 'like'. The ladder has: view, buy"):
         BehaviorLadder.parse("view,buy").index("like")
+
+
+@pytest.mark.parametrize("name", ["add,to cart", "a=b", " view", "view ", "view\n", ",", " "])
+def test_a_name_that_a_written_ladder_would_change_is_refused(name):
+    with pytest.raises(ValueError, match=r"a ladder is written .* map the log's with `behavior_names`"):
+        BehaviorLadder((name, "buy"), (0, 1))
+
+
+@pytest.mark.parametrize("element", ["add,to cart", " view", "like = save"])
+def test_an_element_of_a_sequence_is_taken_as_it_stands(element):
+    with pytest.raises(ValueError, match="holds a comma, an equals sign or a space around it"):
+        BehaviorLadder.parse([element, "buy"])
+
+
+def test_the_behavior_names_of_a_config_give_a_log_the_names_that_a_ladder_can_have(tmp_path):
+    config = DataConfig(
+        interactions=str(tmp_path / "log.csv"),
+        behaviors="add to cart,buy",
+        behavior_names={"add,to cart": "add to cart", " buy": "buy"},
+    )
+    rows = [f'u,i{n},"{name}",{n * 7200}' for n, name in enumerate(["add,to cart", " buy", "add,to cart"])]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,behavior,timestamp", *rows]))
+    log = InteractionLog.read(config.interactions, behaviors=config.behaviors, behavior_names=config.behavior_names)
+    prepared = prepare(log, config, tmp_path / "prepared")
+    assert prepared.ladder.names == ("add to cart", "buy")
+    assert prepared.histories.behaviors.tolist() == [0, 1, 0]

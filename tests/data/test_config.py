@@ -1,5 +1,7 @@
 import dataclasses
 import datetime
+import json
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,13 @@ def test_every_field_is_documented():
 def test_dict_round_trip():
     config = DataConfig(behaviors="view,buy", sessions="day", day_time_zone="Asia/Shanghai", user_share=0.5)
     assert DataConfig.from_dict(config.to_dict()) == config
+
+
+def test_paths_become_text_that_json_can_hold():
+    config = DataConfig(interactions=Path("logs/a.csv"), items=Path("items.csv"))
+    assert (config.interactions, config.items) == (str(Path("logs/a.csv")), "items.csv")
+    assert DataConfig(interactions=(Path("a.csv"), "b.csv")).interactions == ["a.csv", "b.csv"]
+    assert DataConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_defaults_of_a_rule_are_filled_in_for_that_rule_only():
@@ -42,6 +51,8 @@ def test_time_window_is_read_in_the_time_zone():
     ("settings", "message"),
     [
         ({"sessions": "week"}, "`sessions` must be one of gap, day, column, got 'week'"),
+        ({"interactions": {"user_id": [1]}}, "`interactions` must be the path of a file, got builtins.dict"),
+        ({"items": ["a.csv"]}, "`items` must be the path of a file, got builtins.list. Hand a table in memory to"),
         ({"short_users": "keep"}, "`short_users` must be one of train, drop, got 'keep'"),
         ({"catalog_items": "some"}, "`catalog_items` must be one of all, log, got 'some'"),
         ({"time_unit": "h"}, "`time_unit` must be one of s, ms, us, ns, got 'h'"),

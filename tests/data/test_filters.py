@@ -79,6 +79,27 @@ def test_k_core_needs_several_rounds_on_a_chain(table_of, materialize):
     assert kept(k_core(table, 2, materialize)) == naive_k_core(pairs, 2) == []
 
 
+def tables_of(backend):
+    return {name for (name,) in backend.raw_sql("SHOW TABLES").fetchall()}
+
+
+def test_k_core_keeps_one_rounds_table_at_a_time(backend, table_of, materialize):
+    """A path of 40 users and items loses its two ends in every round."""
+    table = table_of(user_id=[*range(40)] * 2, item_id=[*range(40), *range(1, 41)])
+    before, most = tables_of(backend), []
+
+    def counting(part):
+        made = materialize(part)
+        most.append(len(tables_of(backend) - before))
+        return made
+
+    core = k_core(table, 2, counting)
+    assert len(most) > 5
+    assert max(most) == 2
+    assert tables_of(backend) - before == {core.op().name}
+    assert kept(core) == []
+
+
 def test_users_need_enough_sessions_not_enough_rows(table_of):
     table = table_of(user_id=["a", "a", "a", "b", "b", "b"], session=[0, 0, 0, 0, 1, 2])
     assert kept(with_enough_sessions(table, 3)) == [3, 4, 5]

@@ -114,6 +114,18 @@ def test_one_index_variant_is_taken_and_several_refused(tmp_path):
         ({"X.SMB.behavior.json": {"5": ["p3s"] * 4}}, ValueError, "behavior.json has no list entries for user '2'"),
         ({"X.SMB.inter.json": '{"5": [1,'}, ValueError, "X.SMB.inter.json is not valid JSON"),
         ({"X.SMB.inter.json": [1]}, ValueError, "must hold one JSON object, got list"),
+        (
+            {"X.SMB.inter.json": {"5": [3, 1, "b", 1], "2": [1]}},
+            ValueError,
+            "inter.json lists the item 'b' for user '5', but items of the released layout are whole numbers. Number",
+        ),
+        (
+            {"X.SMB.inter.json": {"5": [3, 1, "3", 1], "2": [1]}},
+            ValueError,
+            "inter.json lists the item '3' for user '5'",
+        ),
+        ({"X.item.json": {"tent": {"title": "x"}}}, ValueError, "X.item.json names the item 'tent', but items of the"),
+        ({"X.index.json": {"tent": ["<a_4>"]}}, ValueError, "X.index.json names the item 'tent', but items of the"),
         ({"X.index.json": {"1": ["a4"]}}, ValueError, "gives item '1' the token 'a4'"),
         ({"X.index.json": {"1": ["<a_1>"], "3": []}}, ValueError, r"codes of the lengths \[0, 1\]"),
         ({"Y.behavior_level.json": {"p3s": 0}}, ValueError, r"holds the datasets \['X', 'Y'\]"),

@@ -283,6 +283,11 @@ def test_fingerprint_follows_log_catalog_and_config(tmp_path):
         ({}, {"min_sessions": 4}, "No user has the 4 sessions that `min_sessions` asks"),
         ({}, {"short_users": "drop", "min_sessions": 4}, "No user has the 4 sessions that `min_sessions` asks"),
         ({"behavior": ["x"] * 6}, {"other_behaviors": "drop"}, "left after the filter `behaviors`"),
+        (
+            {"behavior": ["view"] * 6},
+            {},
+            "target behavior 'buy' has no interaction left.* view \\(6\\). Put the behavior",
+        ),
     ],
 )
 def test_bad_combinations_are_refused_and_leave_earlier_output_alone(tmp_path, log_changes, config, message):
@@ -300,11 +305,57 @@ def test_catalog_with_ids_of_another_type_is_refused(tmp_path):
         prepare(small_log(), DataConfig(), tmp_path / "p", Catalog([1, 2]))
 
 
+def test_a_catalog_without_items_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"The catalog has no item. Give one .* or leave it out"):
+        prepare(small_log(), DataConfig(), tmp_path / "p", Catalog([]))
+
+
+def test_the_folder_that_one_works_in_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preparation, "_filtered", lambda *_: pytest.fail("the log was filtered"))
+    with pytest.raises(
+        ValueError, match=r"The folder '\.' would be replaced, but it is, or holds, the one you work in"
+    ):
+        prepare(small_log(), DataConfig(), ".")
+
+
+def test_a_config_with_paths_prepares_what_one_with_text_does(tmp_path):
+    columns = small_columns()
+    rows = [",".join(map(str, row)) for row in zip(*columns.values(), strict=True)]
+    (tmp_path / "log.csv").write_text("\n".join([",".join(columns), *rows]))
+    config = DataConfig(interactions=tmp_path / "log.csv", behaviors="view,buy")
+    prepared = prepare(read_sources(config)[0], config, tmp_path / "p")
+    assert prepared.config.interactions == str(tmp_path / "log.csv")
+
+
 def test_a_catalog_of_other_items_is_refused_and_lacking_ones_are_counted(tmp_path, caplog):
     with pytest.raises(ValueError, match="has none of the log's 4 items: its ids are like 'x', the log's like 'a'"):
         prepare(small_log(), DataConfig(), tmp_path / "p", Catalog(["x", "y"]))
     prepare(small_log(), DataConfig(), tmp_path / "p", Catalog(["x", "b"]))
     assert "The catalog lacks 3 of the log's 4 items, such as 'a'" in caplog.text
+
+
+def test_a_target_behavior_that_the_filters_left_out_is_refused_with_the_logs_counts(tmp_path):
+    columns = small_columns() | {"behavior": ["view", "buy", "view", "view", "cart", "view"]}
+    log = InteractionLog.read(columns, behaviors="view,cart,purchase", other_behaviors="drop")
+    message = r"'purchase' has no interaction left.* before all filters: view \(4\), buy \(1\), cart \(1\)\."
+    with pytest.raises(ValueError, match=message):
+        prepare(log, DataConfig(other_behaviors="drop"), tmp_path / "p")
+    log = small_log(behavior=["view"] * 5 + ["buy"])
+    with pytest.raises(ValueError, match=r"'buy' has no interaction left.* view \(5\), buy \(1\)"):
+        prepare(log, DataConfig(min_interactions=3), tmp_path / "p")
+
+
+def test_a_weaker_behavior_without_interactions_is_warned_of(tmp_path, caplog):
+    log = InteractionLog.read(small_columns(), behaviors="view,like=cart,buy")
+    prepare(log, DataConfig(), tmp_path / "p")
+    assert (
+        "No interaction is left of the behavior 'like', 'cart'; the log has, before all filters: view (5), buy (1)"
+        in (caplog.text)
+    )
+    caplog.clear()
+    prepare(small_log(), DataConfig(), tmp_path / "p")
+    assert not caplog.text
 
 
 def test_a_failure_while_writing_leaves_earlier_output_alone(tmp_path, monkeypatch):

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from genrec.data.histories import as_histories
-from genrec.data.samples import open_samples, training_samples, validation_samples, write_samples
+from genrec.data.samples import (
+    catalog_fingerprint,
+    noted_catalogs,
+    open_samples,
+    training_samples,
+    validation_samples,
+    write_samples,
+)
 from genrec.data.splits import split_last_session
 
 HOUR = 3600
@@ -75,3 +82,20 @@ def test_written_samples_come_back_and_leave_no_other_file(tmp_path):
     assert len(open_samples(tmp_path / "none.arrow")) == 0
     names = ["items", "behaviors", "sessions", "times", "session_times"]
     assert open_samples(tmp_path / "none.arrow").column_names == names
+
+
+def test_written_samples_tell_which_catalog_their_rows_are_of(tmp_path):
+    histories = as_histories([long_user(3), long_user(1)], list(range(5)), "view")
+    write_samples(histories, tmp_path / "s.arrow")
+    samples = open_samples(tmp_path / "s.arrow")
+    for part in (samples, samples.select([1]), samples.with_format("numpy"), samples.remove_columns("times")):
+        assert noted_catalogs(part) == {catalog_fingerprint(np.arange(5))}
+    renumbered = samples.map(
+        lambda sample: {"items": [item + 1 for item in sample["items"]]}, load_from_cache_file=False
+    )
+    assert noted_catalogs(renumbered) == set()
+
+
+def test_catalogs_differ_by_order_and_by_the_type_of_their_ids():
+    catalogs = [np.array([7, 9]), np.array([9, 7]), np.array(["7", "9"], dtype=object), np.array([7, 9, 11])]
+    assert len({catalog_fingerprint(catalog) for catalog in catalogs}) == 4

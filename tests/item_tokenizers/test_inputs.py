@@ -89,6 +89,18 @@ def test_without_a_moment_a_history_is_asked_about_a_second_after_its_last_event
     assert moments_asked(asked).tolist() == [7, 8, 9]
 
 
+def test_times_before_1970_are_times():
+    histories = as_histories([[(0, "view", -1000), (1, "view", -500)], []], np.arange(NUM_ITEMS), LADDER)
+    assert moments_asked(histories).tolist() == [-499, 0]
+
+
+def test_a_negative_number_of_items_is_refused():
+    with pytest.raises(ValueError, match=r"`max_history_items` must be at least 0, got -1\. Leave it out to write all"):
+        prompt_tensors(random_histories(0), ITEM_TOKENS, VOCABULARY, 1, max_history_items=-1)
+    alone = prompt_tensors(random_histories(0), ITEM_TOKENS, VOCABULARY, 1, max_history_items=0)
+    assert alone["input_ids"].shape == (12, 1)
+
+
 def test_times_stand_at_every_token_and_the_querys_at_the_behavior_asked_for():
     prompts = prompt_tensors(timed_histories(), ITEM_TOKENS, VOCABULARY, 2)
     assert prompts["event_times"].tolist() == [

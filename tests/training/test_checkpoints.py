@@ -32,6 +32,15 @@ def test_half_written_checkpoints_are_passed_over(tmp_path):
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
 
 
+@pytest.mark.parametrize(
+    "name", ["checkpoint-best", "checkpoint-", "checkpoint-4-copy", "checkpoint-4.5", "checkpoint-²"]
+)
+def test_folders_whose_name_is_no_step_are_passed_over(checkpoint, name):
+    (checkpoint.parent / name).mkdir()
+    (checkpoint.parent / name / "trainer_state.json").write_text("{}")
+    assert newest_checkpoint(checkpoint.parent) == checkpoint
+
+
 def test_a_whole_checkpoint_passes(checkpoint):
     check_checkpoint(checkpoint)
     assert newest_checkpoint(checkpoint.parent) == checkpoint

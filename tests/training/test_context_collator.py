@@ -283,6 +283,18 @@ def test_the_copy_head_learns_to_repeat_the_last_item(tmp_path: Path):
     assert gates[0][..., 1].mean() > 0.5  # most of the probability goes through the pointer
 
 
+def test_nothing_that_rises_is_counted_for_a_model_that_asks_for_neighbors_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tokenizer, log = ChunkedIDTokenizer(chunk_size=3).fit(None, ITEMS, LADDER), random_log()
+    model = tiny_model(tokenizer, neighbor_head=True)
+    context = query_context(log, model.config)
+    monkeypatch.setattr(RecentEvents, "trending", lambda *_: pytest.fail("counted"))
+    settings = {"max_steps": 1, "eval_strategy": "no", "save_strategy": "no"}
+    trainer = GenRecTrainer(model, arguments(tmp_path, **settings), tokenizer, HistoryDataset(log), context=context)
+    assert trainer.train().global_step == 1
+
+
 @pytest.mark.parametrize("name", ["trend_head", "neighbor_head"])
 def test_a_head_without_a_context_is_refused(tmp_path: Path, name: str):
     tokenizer = ChunkedIDTokenizer(chunk_size=3).fit(None, ITEMS, LADDER)

@@ -1,14 +1,28 @@
 """Validation by ranking: the same number as `evaluate` gives, and fair candidates."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from genrec.data.histories import Queries, as_histories
 from genrec.evaluation import evaluate
+from genrec.evaluation.metrics import ndcg
 from genrec.recommender import ScoringRecommender
+from genrec.training import item_ranking
 from genrec.training.item_ranking import draw_candidates, ndcg_of, ranking_tasks
 
 NUM_ITEMS = 30
+
+
+@pytest.fixture(params=["all records at once", "three at a time"])
+def _chunks(request, monkeypatch):
+    if request.param == "three at a time":
+        monkeypatch.setattr(item_ranking, "SCORES_PER_CHUNK", 3 * NUM_ITEMS + 1)
+
+
+def drawn_sets(candidates):
+    return [set(row[row >= 0].tolist()) for row in candidates]
 
 
 @pytest.fixture
@@ -42,21 +56,31 @@ def test_over_the_whole_catalog_it_is_what_evaluation_reports(queries, recommend
     assert np.concatenate(per_behavior).mean() == pytest.approx(report.value("ndcg@10"))
 
 
+@pytest.mark.usefixtures("_chunks")
 def test_candidates_are_the_targets_and_random_items_that_the_user_never_met(queries):
     task = ranking_tasks(queries, ["view"])[0]
     candidates = draw_candidates(task, 8, seed=0)
-    for record, row in enumerate(task.rows):
-        targets = set(np.flatnonzero(candidates[record]))
+    assert candidates.shape == (len(task), 8), "ids of the drawn, not a mask over the catalog"
+    for record, (row, drawn) in enumerate(zip(task.rows, drawn_sets(candidates), strict=True)):
         history = set(queries.histories[row].items.tolist())
         right = set(task.targets.items[task.targets.pairs // NUM_ITEMS == record].tolist())
-        assert len(targets) == max(8, len(right))
-        assert right <= targets
-        assert not (targets - right) & history
+        assert len(drawn) == max(8, len(right))
+        assert right <= drawn
+        assert not (drawn - right) & history
+
+
+@pytest.mark.usefixtures("_chunks")
+def test_targets_stay_where_there_are_more_than_candidates(queries):
+    task = ranking_tasks(queries, ["view"])[0]
+    assert task.targets.sizes.max() > 1
+    for record, drawn in enumerate(drawn_sets(draw_candidates(task, 1, seed=0))):
+        assert drawn == set(task.targets.items[task.targets.pairs // NUM_ITEMS == record].tolist())
 
 
 def test_candidates_are_drawn_evenly(queries):
     task = ranking_tasks(queries, ["view"])[0]
-    drawn = sum(draw_candidates(task, 8, seed=seed).astype(int) for seed in range(300))[0]
+    rows = np.concatenate([draw_candidates(task, 8, seed=seed)[0] for seed in range(300)])
+    drawn = np.bincount(rows[rows >= 0], minlength=NUM_ITEMS)
     free = np.ones(NUM_ITEMS, dtype=bool)
     free[queries.histories[task.rows[0]].items] = False
     free[task.targets.items[task.targets.pairs // NUM_ITEMS == 0]] = False
@@ -66,9 +90,31 @@ def test_candidates_are_drawn_evenly(queries):
 
 def test_a_small_catalog_gives_fewer_candidates(queries):
     task = ranking_tasks(queries, ["view"])[0]
-    candidates = draw_candidates(task, 1000, seed=0)
-    assert not candidates.all(axis=1).any()
-    assert (candidates.sum(axis=1) >= task.targets.sizes).all()
+    for record, drawn in enumerate(drawn_sets(draw_candidates(task, 1000, seed=0))):
+        right = set(task.targets.items[task.targets.pairs // NUM_ITEMS == record].tolist())
+        assert drawn == right | (set(range(NUM_ITEMS)) - set(queries.histories[task.rows[record]].items.tolist()))
+
+
+@pytest.mark.usefixtures("_chunks")
+def test_ranking_among_candidates_is_ranking_with_all_others_forbidden(queries, recommender):
+    task = ranking_tasks(queries, ["buy"])[0]
+    candidates = draw_candidates(task, 8, seed=0)
+    mask = np.array([[item in drawn for item in range(NUM_ITEMS)] for drawn in drawn_sets(candidates)])
+    lists = recommender.recommend(queries.histories.select(task.rows), k=10, behavior="buy", allow=mask)
+    expected = ndcg(task.targets.contains(lists.items), task.targets.sizes, 10)
+    assert np.array_equal(ndcg_of(recommender, queries, task, candidates), expected)
+
+
+def test_drawing_keeps_the_drawn_alone_in_memory():
+    """400 records over 20,000 items: a byte for each of their pairs would be 8 MB."""
+    items = np.arange(20_000)
+    asked = as_histories([[(record, "view")] for record in range(400)], items, "view")
+    task = ranking_tasks(Queries(asked, as_histories([[(7, "view")]] * 400, items, "view")), ["view"])[0]
+    tracemalloc.start()
+    candidates = draw_candidates(task, 100, seed=0)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 2 * candidates.nbytes == 2 * 400 * 100 * 4
 
 
 def test_fewer_candidates_make_the_task_easier(queries, recommender):

@@ -4,9 +4,10 @@ import time
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from genrec.training.progress import MetricsFile, TrainingClock, progress_line, training_report
+from genrec.files import read_json, write_json
+from genrec.training.progress import MetricsFile, TrainingClock, best_validation, progress_line, training_report
 
-CONTROL = TrainerControl()
+CONTROL, NAN = TrainerControl(), float("nan")
 
 
 def state_of(losses: list[float], step: int = 0, max_steps: int = 100) -> TrainerState:
@@ -55,6 +56,22 @@ def test_a_run_without_validation_has_a_short_report(make_args):
     state = TrainerState(epoch=1.0, global_step=4, max_steps=4)
     report = training_report(state, make_args(eval_strategy="no"))
     assert report == {"epoch": 1.0, "step": 4, "stopped_by": "schedule"}
+
+
+@pytest.mark.parametrize("losses", [[2.0, NAN], [NAN, 2.0], [2.0, float("-inf")], [3.0, NAN, 2.0, 4.0]])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_validation_that_is_not_finite_is_never_the_best(losses, sign):
+    log = [{"eval_loss": sign * loss} for loss in losses]
+    assert best_validation(log, "eval_loss", greater_is_better=sign < 0) == (losses.index(2.0), len(losses))
+
+
+def test_the_report_of_a_run_without_a_finite_validation_can_be_written(make_args, tmp_path):
+    report = training_report(state_of([NAN, NAN]), make_args())
+    best = {name: report[name] for name in ("best_epoch", "best_step", "best_loss")}
+    assert best == {"best_epoch": None, "best_step": None, "best_loss": None}
+    assert (report["validations"], report["validations_since_best"], report["still_improving"]) == (2, 2, False)
+    write_json(tmp_path / "report.json", report)
+    assert read_json(tmp_path / "report.json") == report
 
 
 def test_the_clock_goes_on_where_the_log_left_off(make_args):

@@ -10,8 +10,10 @@ from transformers import TrainerCallback
 from genrec.data.histories import as_histories
 from genrec.item_tokenizers import ChunkedIDTokenizer
 from genrec.training.checkpoints import newest_checkpoint
+from genrec.training.item_samples import InteractionDataset
 from genrec.training.samples import HistoryDataset
 from genrec.training.trainer import GenRecTrainer
+from genrec.training.trainer_checks import check_rows
 
 
 class StopAt(TrainerCallback):
@@ -58,6 +60,18 @@ def test_a_session_wise_model_trains_causally_for_the_asked_share_of_steps(make_
     num_steps = trainer.state.max_steps
     assert masks.seen == [step >= num_steps / 2 for step in range(num_steps)]
     assert model.config.session_wise
+
+
+def test_the_causal_share_is_of_the_time_where_that_runs_out_first(make_trainer, make_model):
+    """A hundred seconds at ten per step: of 1000 steps 11 are taken, and the mask changes as half the time is over."""
+    model = make_model(session_wise=True)
+    masks = MasksSeen(model)
+    settings = {"max_steps": 1000, "max_seconds": 100.0, "eval_strategy": "no", "save_strategy": "no"}
+    trainer = make_trainer(model=model, causal_share=0.5, **settings)
+    seconds = iter(range(0, 1000, 10))
+    trainer.time_budget.seconds_used = lambda: float(next(seconds))
+    trainer.train()
+    assert masks.seen == [step >= 5 for step in range(11)]
 
 
 def test_validation_and_checkpoints_are_session_wise_throughout(make_trainer, make_model):
@@ -178,6 +192,27 @@ def test_the_best_checkpoint_is_restored(make_trainer):
     assert (report["best_loss"], report["best_epoch"], report["best_step"]) == (1.0, 2.0, 8)
     assert report["validations_since_best"] == 2
     assert not report["still_improving"]
+
+
+def test_validation_losses_that_are_not_finite_end_in_a_report_all_the_same(make_trainer):
+    trainer = make_trainer(num_train_epochs=3)
+    trainer.evaluate = ScriptedLosses(trainer, [3.0, float("nan"), float("nan")])
+    trainer.train()
+    report = json.loads((Path(trainer.args.output_dir) / "training_report.json").read_text())
+    assert (report["best_loss"], report["best_epoch"], report["validations_since_best"]) == (3.0, 1.0, 2)
+    assert all(
+        torch.equal(trainer.evaluate.weights[0][name], part) for name, part in trainer.model.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_a_run_without_a_finite_validation_loss_ends_in_a_report(make_trainer, patience):
+    trainer = make_trainer(num_train_epochs=3, early_stopping_patience=patience)
+    trainer.evaluate = ScriptedLosses(trainer, [float("nan")] * 3)
+    trainer.train()
+    report = json.loads((Path(trainer.args.output_dir) / "training_report.json").read_text())
+    assert report["best_loss"] is report["best_epoch"] is None
+    assert report["stopped_by"] == ("schedule" if patience is None else "patience")
 
 
 def test_patience_ends_a_run_that_no_longer_improves(make_trainer):
@@ -308,6 +343,23 @@ def test_rows_of_another_catalog_are_refused(make_trainer, make_model, make_args
     data = make_trainer().train_dataset
     with pytest.raises(ValueError, match="rows are not the item tokenizer's"):
         GenRecTrainer(make_model(), make_args(), reversed_rows, data, data)
+
+
+def test_prepared_samples_of_another_catalog_are_refused(make_model, make_args, tokenizer, tmp_path):
+    samples = pytest.importorskip("genrec.data.samples", exc_type=ImportError)
+    histories = as_histories([[(0, "view"), (3, "buy")]] * 4, np.arange(16)[::-1].copy(), "view,buy")
+    samples.write_samples(histories, tmp_path / "s.arrow")
+    dataset, args = samples.open_samples(tmp_path / "s.arrow"), make_args(eval_strategy="no")
+    with pytest.raises(ValueError, match="rows are not the item tokenizer's"):
+        GenRecTrainer(make_model(), args, tokenizer, dataset)
+    samples.write_samples(as_histories(histories, tokenizer.item_ids, "view,buy"), tmp_path / "right.arrow")
+    GenRecTrainer(make_model(), args, tokenizer, samples.open_samples(tmp_path / "right.arrow"))
+
+
+def test_interactions_of_another_catalog_are_refused(tokenizer):
+    histories = as_histories([[(0, "view", 0), (3, "buy", 90_000)]], np.arange(16)[::-1].copy(), "view,buy")
+    with pytest.raises(ValueError, match="rows are not the item tokenizer's"):
+        check_rows(tokenizer, InteractionDataset(histories, max_history_items=5))
 
 
 def test_arrow_datasets_train_like_those_in_memory(make_trainer, make_model, make_args, tokenizer, tmp_path):
