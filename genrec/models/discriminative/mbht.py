@@ -199,7 +199,8 @@ class HeadAttention(nn.Module):
 
     def forward(self, states: Tensor, is_real: Tensor) -> Tensor:
         """Return `[batch, places, width]` from states so and which places hold something, `[batch, places]`."""
-        attended = self._attended(*self.in_proj(states).chunk(3, dim=-1), is_real)
+        queries, keys, values = self.in_proj(states).chunk(3, dim=-1)
+        attended = self._attended(queries, keys, values, is_real)
         return self.norm(states + self.dropout(attended)) * is_real[..., None]
 
     def _attended(self, queries: Tensor, keys: Tensor, values: Tensor, is_real: Tensor) -> Tensor:
