@@ -117,6 +117,7 @@ def test_several_splits_or_a_stream_are_no_table(kind):
         (changed(behavior=["view", "x", "buy", "x"]), "unknown behavior 'x' in row 1 .*has: buy, view, x"),
         (changed(behavior=[True] * 4), "`behavior` of the table has the type bool"),
         (changed(timestamp=["2020-01-01", "2020-01-02", "soon", "later"]), "holds 'soon' in row 2 .* no ISO date-time"),
+        (changed(timestamp=["2024-01-02 08:00:00 PM"] * 4), "holds '2024.* PM' in row 0 .* no ISO date-time"),
         (changed(timestamp=["1", "2", "3", "2020-01-01"]), "holds '2020-01-01' in row 3 .* no number of 's'"),
         (changed(timestamp=[1.0, float("inf"), 2.0, 3.0]), "holds inf in row 1 .* cannot be sorted"),
         (changed(timestamp=[True] * 4), "`timestamp` of the table has the type bool .row 0: True., but times are"),
