@@ -274,7 +274,8 @@ def _open_csv(path: Path, delimiter: str | None) -> Source:
         raise ValueError(f"{path} is empty. A CSV file needs a header line with the column names.")
     separator = delimiter or max(DELIMITERS, key=header.count)
     parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-    with csv.open_csv(path, parse_options=parse) as reader:
+    blocks = csv.ReadOptions(block_size=BLOCK_BYTES)
+    with csv.open_csv(path, read_options=blocks, parse_options=parse) as reader:
         names = reader.schema.names
 
     def read(columns: Sequence[str] | None) -> pa.Table:
@@ -284,7 +285,6 @@ def _open_csv(path: Path, delimiter: str | None) -> Source:
             null_values=[""],
             strings_can_be_null=True,
         )
-        blocks = csv.ReadOptions(block_size=BLOCK_BYTES)
         return csv.read_csv(path, read_options=blocks, parse_options=parse, convert_options=convert)
 
     return Source(str(path), names, _reader(path, read), (path,), first_line=2, is_text=True)

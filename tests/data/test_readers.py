@@ -39,6 +39,11 @@ def test_csv_may_have_a_byte_order_mark_quotes_and_newlines(tmp_path):
     assert open_source(path).read(None).to_pylist() == [{"item": "1", "text": "two\nlines, one value"}]
 
 
+def test_csv_rows_may_be_long(tmp_path):
+    path = write(tmp_path / "items.csv", f"item,text\n1,{'x' * (3 << 20)}\n2,y\n")
+    assert open_source(path).read(None)["item"].to_pylist() == ["1", "2"]
+
+
 def test_compressed_csv_is_read(tmp_path):
     path = tmp_path / "log.csv.gz"
     path.write_bytes(gzip.compress(b"user,item\n1,2\n"))
