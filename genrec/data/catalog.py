@@ -10,6 +10,7 @@ import numpy as np
 
 from genrec.data.event_columns import as_id_array
 from genrec.data.histories import ItemIndex
+from genrec.data.vectors import hash_of_vectors, is_vectors
 from genrec.files import fingerprint, write_atomically
 
 if TYPE_CHECKING:
@@ -115,8 +116,14 @@ class Catalog:
     @property
     def fingerprint(self) -> str:
         """A short content hash of ids and columns."""
-        columns = {name: self.column(name) for name in self.column_names}
+        columns = {name: self._content(name) for name in self.column_names}
         return fingerprint(self.item_ids.tolist(), columns)
+
+    def _content(self, name: str) -> Any:
+        """Return what identifies a column's values: themselves, or a hash where they are vectors, too many to print."""
+        assert self.table is not None
+        column = self.table[name]
+        return hash_of_vectors(column) if is_vectors(column.type) else column.to_pylist()
 
     @cached_property
     def _index(self) -> ItemIndex:

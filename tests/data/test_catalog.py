@@ -122,6 +122,31 @@ def test_select_keeps_ids_and_columns_together():
 def test_fingerprint_follows_the_content():
     assert Catalog(["a"]).fingerprint != Catalog(["b"]).fingerprint
     assert Catalog.read({"item_id": ["a"], "title": ["x"]}).fingerprint != Catalog(["a"]).fingerprint
+    assert Catalog.read(COLUMNS).fingerprint == "b8a8d6ad8b41df82"  # as it was before: prepared data is known by it
+
+
+def test_fingerprint_follows_vectors(tmp_path):
+    def print_of(vectors, kind=None):
+        kind = kind or pa.list_(pa.float32())
+        return Catalog(["a", "b"], pa.table({"item_id": ["a", "b"], "v": pa.array(vectors, kind)})).fingerprint
+
+    table = pa.table({"item_id": ["a", "b"], "v": pa.array([[1.0, 2.0], [3.0]], pa.list_(pa.float32()))})
+    cut = pa.concat_tables([table[:1], table[1:]])
+    assert Catalog(["a", "b"], cut).fingerprint == Catalog(["a", "b"], table).fingerprint == print_of([[1, 2], [3]])
+    assert Catalog.load(Catalog(["a", "b"], table).save(tmp_path).parent).fingerprint == print_of([[1, 2], [3]])
+    vectors = [
+        [[1, 2], [4]],
+        [[1], [2, 3]],
+        [[1, 2], [None]],
+        [[1, 2], [0]],
+        [[1, 2], None],
+        [[1, 2], []],
+        [[], [1, 2]],
+    ]
+    assert len({print_of(each) for each in vectors}) == len(vectors)
+    kinds = [pa.list_(pa.float16(), 1), pa.list_(pa.float64()), pa.large_list(pa.int8()), pa.list_(pa.uint64())]
+    assert len({print_of([[1], [0]], kind) for kind in kinds}) == len(kinds)
+    assert print_of([None, [0]], pa.list_(pa.float32(), 1)) != print_of([[0], None], pa.list_(pa.float32(), 1))
 
 
 def test_loading_names_a_missing_or_truncated_file(tmp_path):
