@@ -87,6 +87,30 @@ def test_missing_id_names_the_row():
         Catalog.read(pd.DataFrame({"item_id": [1, None]}))
 
 
+@pytest.mark.parametrize("missing", [None, "", float("nan")])
+def test_missing_id_among_given_ones_names_the_row(missing):
+    with pytest.raises(ValueError, match="`item_id` is empty in row 1"):
+        Catalog([3.5, missing])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "mapping"])
+def test_a_source_without_items_is_refused(tmp_path, kind):
+    (tmp_path / "items.csv").write_text("item_id,title\n")
+    pq.write_table(pa.table({"item_id": pa.array([], pa.string())}), tmp_path / "items.parquet")
+    with pytest.raises(ValueError, match="There is no row in .* A catalog needs at least one item"):
+        Catalog.read({"item_id": []} if kind == "mapping" else tmp_path / f"items.{kind}")
+
+
+@pytest.mark.parametrize("kind", ["csv", "arrow", "pandas"])
+def test_two_columns_of_one_name_are_refused(tmp_path, kind):
+    (tmp_path / "items.csv").write_text("sku,title,title\na,b,c\n")
+    table = pa.table([["a"], ["b"], ["c"]], names=["sku", "title", "title"])
+    frame = pd.DataFrame([["a", "b", "c"]], columns=table.column_names)
+    source = {"csv": tmp_path / "items.csv", "arrow": table, "pandas": frame}[kind]
+    with pytest.raises(ValueError, match="several columns `title` in .* Rename all but one"):
+        Catalog.read(source, item_column="sku")
+
+
 def test_missing_id_column_suggests_the_nearest():
     with pytest.raises(ValueError, match="no column `item_id`.*Did you mean 'item'"):
         Catalog.read({"item": [1]})
@@ -110,6 +134,15 @@ def test_added_items_come_last_with_nothing_known():
     assert catalog.texts()[3] == ""
     assert catalog.column("price") == [3, 4, None, None]
     assert Catalog([1]).with_items([5]).item_ids.tolist() == [1, 5]
+
+
+def test_items_are_added_to_columns_that_may_not_be_empty(tmp_path):
+    fields = [pa.field(name, pa.string(), nullable=False) for name in ("item_id", "title")]
+    pq.write_table(
+        pa.table({"item_id": ["a"], "title": ["tent"]}, schema=pa.schema(fields)), tmp_path / "items.parquet"
+    )
+    Catalog.read(tmp_path / "items.parquet").with_items(["b"]).save(tmp_path)
+    assert Catalog.load(tmp_path).column("title") == ["tent", None]
 
 
 def test_select_keeps_ids_and_columns_together():
