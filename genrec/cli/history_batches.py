@@ -9,12 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from genrec.cli.tables import read_table
+from genrec.cli.tables import PADDED_PATTERN, read_table
 from genrec.data.readers import INTEGER_PATTERN, Source, open_source
 
 MEMORY_LIMIT = "1GB"
 ROWS_PER_READ = 10_000
 ROW, FIRST_ROW = "genrec_row", "genrec_first_row"  # no column of a log has these names
+FRACTIONS_IN = ("timestamp", "session")  # all other columns of a CSV file are read as a log's ids are
 USER = "CAST(user_id AS VARCHAR)"
 
 
@@ -39,7 +40,8 @@ def open_history_batches(path: Path, users: Sequence[str], users_per_batch: int)
     is read whole first, since Arrow has no other way.)
 
     Args:
-        path: CSV, parquet or JSON lines; columns of a CSV file become numbers where every value is one.
+        path: CSV, parquet or JSON lines; columns of a CSV file become integers where every value is one, as a log's ids
+            do; only times and sessions may have fractions.
         users: Ids to keep; none means all.
         users_per_batch: Users per table.
 
@@ -51,7 +53,7 @@ def open_history_batches(path: Path, users: Sequence[str], users_per_batch: int)
     if "user_id" not in source.column_names:
         if users:
             raise ValueError("`--user` needs a column `user_id` in the histories. Add it, or leave `--user` out.")
-        yield HistoryBatches(1, iter([read_table(path)]))
+        yield HistoryBatches(1, iter([read_table(path, fractions_in=FRACTIONS_IN)]))
         return
     import duckdb
 
@@ -114,15 +116,17 @@ def _typed(database: Any, name: str, is_text: bool) -> str:
     quoted = '"' + name.replace('"', '""') + '"'
     if not is_text:
         return quoted
-    checks = (f"regexp_matches({quoted}, '{INTEGER_PATTERN}')", f"try_cast({quoted} AS DOUBLE) IS NOT NULL")
-    found = database.execute(
-        f"SELECT {', '.join(f'bool_and({check})' for check in checks)}, "
-        f"bool_or(regexp_matches({quoted}, '^[+-]?0[0-9]')) FROM numbered WHERE {quoted} IS NOT NULL"
-    ).fetchone()
-    are_integers, are_numbers, any_padded = found
-    if are_integers:
+    if _all_rows(database, quoted, f"regexp_matches({quoted}, '{INTEGER_PATTERN}')"):
         return f"CAST({quoted} AS BIGINT) AS {quoted}"
-    return f"CAST({quoted} AS DOUBLE) AS {quoted}" if are_numbers and not any_padded else quoted
+    is_number = f"try_cast({quoted} AS DOUBLE) IS NOT NULL AND NOT regexp_matches({quoted}, '{PADDED_PATTERN}')"
+    has_fractions = name in FRACTIONS_IN and _all_rows(database, quoted, is_number)
+    return f"CAST({quoted} AS DOUBLE) AS {quoted}" if has_fractions else quoted
+
+
+def _all_rows(database: Any, quoted: str, check: str) -> bool:
+    """Say whether a check holds in every row that has a value."""
+    ((holds,),) = database.execute(f"SELECT bool_and({check}) FROM numbered WHERE {quoted} IS NOT NULL").fetchall()
+    return bool(holds)
 
 
 def _keep_users(database: Any, users: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from genrec.data.event_columns import as_id_array
 from genrec.data.histories import ItemIndex
+from genrec.data.vectors import hash_of_vectors, is_vectors
 from genrec.files import fingerprint, write_atomically
 
 if TYPE_CHECKING:
@@ -70,13 +71,17 @@ class Catalog:
             delimiter: What separates the values of a CSV file; None finds out from its first line.
 
         Raises:
-            ValueError: If the column is missing or is no id column, or an id is missing or stands twice.
+            ValueError: If the column is missing or is no id column, two columns have one name, there is no item, or an
+                id is missing or stands twice.
         """
         from genrec.data.readers import id_column, open_source
 
         opened = open_source(source, delimiter=delimiter)
         opened.require({ITEM_COLUMN: item_column})
+        opened.require({name: name for name in opened.column_names})  # all are read, so none may stand twice
         table = opened.read(None)
+        if table.num_rows == 0:
+            raise ValueError(f"There is no row in {opened.name}. A catalog needs at least one item.")
         ids = id_column(table[item_column], item_column, opened, id_type)
         _check_ids(as_id_array(ids.to_pylist()), item_column, opened.where)
         others = [name for name in table.column_names if name not in (item_column, ITEM_COLUMN)]
@@ -115,8 +120,14 @@ class Catalog:
     @property
     def fingerprint(self) -> str:
         """A short content hash of ids and columns."""
-        columns = {name: self.column(name) for name in self.column_names}
+        columns = {name: self._content(name) for name in self.column_names}
         return fingerprint(self.item_ids.tolist(), columns)
+
+    def _content(self, name: str) -> Any:
+        """Return what identifies a column's values: themselves, or a hash where they are vectors, too many to print."""
+        assert self.table is not None
+        column = self.table[name]
+        return hash_of_vectors(column) if is_vectors(column.type) else column.to_pylist()
 
     @cached_property
     def _index(self) -> ItemIndex:
@@ -168,7 +179,8 @@ class Catalog:
         if self.table is None:
             return Catalog(ids)
         added = pa.table({ITEM_COLUMN: pa.array(as_id_array(item_ids).tolist(), self.table[ITEM_COLUMN].type)})
-        return Catalog(ids, pa.concat_tables([self.table, added], promote_options="default"))
+        known = self.table.cast(pa.schema([field.with_nullable(True) for field in self.table.schema]))
+        return Catalog(ids, pa.concat_tables([known, added], promote_options="default"))
 
     def select(self, rows: np.ndarray) -> "Catalog":
         """Keep these rows (integers), in this order."""
@@ -185,7 +197,7 @@ class Catalog:
 def _check_ids(ids: np.ndarray, column: str = ITEM_COLUMN, where: Any = "row {}".format) -> None:
     first_row: dict[Any, int] = {}
     for row, item_id in enumerate(ids.tolist()):
-        if item_id is None or item_id == "":
+        if item_id is None or item_id == "" or item_id != item_id:  # NaN equals nothing
             raise ValueError(f"The catalog's column `{column}` is empty in {where(row)}. Give every item an id.")
         if first_row.setdefault(item_id, row) != row:
             raise ValueError(

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from genrec.data.behaviors import BehaviorLadder
@@ -50,7 +51,8 @@ class DataConfig:
         gap_minutes: The idle gap; a pause of exactly this long still belongs to the session. Only for, and with
             `"gap"` by default 30.
         day_time_zone: IANA zone whose midnight starts a day. Only for, and with `"day"` by default `time_zone`.
-        start_time: Leave out what happened before: seconds since 1970 or an ISO date-time in `time_zone`.
+        start_time: Leave out what happened before: seconds since 1970 or an ISO date-time in `time_zone`. (A `date` or
+            `datetime`, which YAML makes of an unquoted one, becomes ISO text.)
         end_time: Leave out what happened at or after this moment.
         num_days: Instead of `end_time`: keep so many days of 24 hours from `start_time` on.
         user_share: Share of the users to keep, drawn by a hash of user id and `seed`, in (0, 1].
@@ -120,6 +122,9 @@ class DataConfig:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
         if self.behaviors is not None:
             BehaviorLadder.parse(self.behaviors)
+        for name in ("start_time", "end_time"):
+            if isinstance(getattr(self, name), date):
+                object.__setattr__(self, name, getattr(self, name).isoformat())
         self._check_sessions()
         self._check_filters()
         self._check_shares()

@@ -12,8 +12,14 @@ from typing import Any
 import numpy as np
 
 from genrec.data.behaviors import BehaviorLadder
-from genrec.data.event_columns import EventColumns, as_id_array, columns_of_lists, columns_of_table, is_table
-from genrec.data.times import MICROSECONDS, parse_time
+from genrec.data.event_columns import (
+    EventColumns,
+    as_id_array,
+    columns_of_lists,
+    columns_of_table,
+    is_table,
+    whole_seconds,
+)
 
 SECONDS_PER_MINUTE = 60
 DEFAULT_GAP_MINUTES = 30.0
@@ -241,8 +247,8 @@ def as_histories(
     Args:
         histories: A list with one history per user, each a list of `(item, behavior)` or `(item, behavior, time)`,
             oldest first; or a table (anything with `.to_pydict()` or `.to_dict("list")`, or a mapping of columns) with
-            the columns `item_id`, `behavior` and, if it has them, `user_id`, `timestamp` (seconds) and `session`; or
-            `Histories`, whose rows are mapped to this catalog by id.
+            the columns `item_id`, `behavior` and, if it has them, `user_id`, `timestamp` (seconds) and `session`
+            (whole numbers, never falling within a user); or `Histories`, whose rows are mapped to this catalog by id.
         item_ids: The catalog's ids in row order, or an index over them.
         ladder: The behavior ladder.
         unknown_items: `"skip"` leaves out interactions whose item the catalog lacks and counts them in
@@ -251,8 +257,8 @@ def as_histories(
             own session.
 
     Raises:
-        ValueError: If an element is no such tuple, a behavior is unknown, times are mixed or fall, or an item is
-            unknown under `unknown_items="error"`.
+        ValueError: If an element is no such tuple, columns differ in length, a behavior is unknown, a time is no moment
+            or a session no whole number, times or sessions fall, or an item is unknown under `unknown_items="error"`.
     """
     if unknown_items not in ("skip", "error"):
         raise ValueError(f"`unknown_items` must be 'skip' or 'error', got {unknown_items!r}.")
@@ -296,22 +302,10 @@ def asked_at(histories: Histories, at: Any = None) -> Histories:
 
 def _query_times(at: Any, num_users: int) -> np.ndarray:
     if isinstance(at, (str, datetime)) or np.ndim(at) == 0:
-        return np.full(num_users, _moment(at), dtype=np.int64)
+        return np.full(num_users, whole_seconds(at, "`at`"), dtype=np.int64)
     if len(at) != num_users:
         raise ValueError(f"`at` must be one moment or one per history, got {len(at)} for {num_users} histories.")
-    return np.array([_moment(moment) for moment in at], dtype=np.int64)
-
-
-def _moment(at: Any) -> int:
-    """Return a moment as whole seconds since 1970, rounded down."""
-    if isinstance(at, np.datetime64):
-        return int(at.astype("datetime64[s]").astype(np.int64))
-    if isinstance(at, (bool, np.bool_)) or not isinstance(at, (str, int, float, datetime, np.number)):
-        raise ValueError(f"`at` must be seconds since 1970, a datetime or ISO text, got {at!r}.")
-    number = at.item() if isinstance(at, np.number) else at
-    if isinstance(number, float) and not np.isfinite(number):
-        raise ValueError(f"`at` must be a finite number of seconds, got {number}.")
-    return parse_time(number.isoformat() if isinstance(number, datetime) else number) // MICROSECONDS
+    return np.array([whole_seconds(moment, "`at`") for moment in at], dtype=np.int64)
 
 
 def _from_columns(
@@ -322,15 +316,10 @@ def _from_columns(
     for name in set(columns.behaviors) - set(position):
         ladder.index(name)  # raises, naming the behavior and the ladder
     times = columns.times if columns.times is not None else np.zeros(len(rows), dtype=np.int64)
-    falls = (np.diff(times) < 0) & (np.diff(rows) == 0)
-    if falls.any():
-        event = int(np.flatnonzero(falls)[0]) + 1
-        raise ValueError(
-            f"A history must be oldest first, but history {int(rows[event])} has time {times[event]} after "
-            f"{times[event - 1]}. Sort it by time."
-        )
+    _check_order(rows, times, "time", "Sort it by time.")
     if columns.sessions is not None:
         sessions = columns.sessions
+        _check_order(rows, sessions, "session", "Number its sessions in the order of time.")
     elif columns.times is not None:
         sessions = sessions_by_gap(rows, times, gap_minutes)
     else:
@@ -347,6 +336,17 @@ def _from_columns(
         ladder=ladder,
     )
     return _without_unknown(whole, columns.items, unknown_items)
+
+
+def _check_order(rows: np.ndarray, values: np.ndarray, name: str, remedy: str) -> None:
+    """Refuse values that fall within a history."""
+    falls = (values[1:] < values[:-1]) & (rows[1:] == rows[:-1])
+    if falls.any():
+        event = int(np.flatnonzero(falls)[0]) + 1
+        raise ValueError(
+            f"A history must be oldest first, but history {int(rows[event])} has {name} {values[event]} after "
+            f"{values[event - 1]}. {remedy}"
+        )
 
 
 def _map_histories(histories: Histories, index: ItemIndex, ladder: BehaviorLadder, unknown_items: str) -> Histories:

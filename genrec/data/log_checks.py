@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.data.behaviors import BehaviorLadder
-from genrec.data.readers import Source
+from genrec.data.readers import Source, plain_column
 from genrec.data.times import LARGEST_SECONDS, MICROSECONDS, MICROSECONDS_PER_UNIT, TimeColumn
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def check_no_gaps(table: pa.Table, names: Mapping[str, str], source: Source) -> 
 
 
 def _first_gap(column: pa.ChunkedArray) -> int | None:
-    kind = column.type
-    missing = pc.is_null(column, nan_is_null=pa.types.is_floating(kind))
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        missing = pc.or_(missing, pc.fill_null(pc.equal(column, pa.scalar("", kind)), False))
+    column = plain_column(column)
+    missing = pc.is_null(column, nan_is_null=pa.types.is_floating(column.type))
+    if pa.types.is_string(column.type):
+        missing = pc.or_(missing, pc.fill_null(pc.equal(column, ""), False))
     row = pc.index(missing, True).as_py()
     return None if row < 0 else row
 
@@ -45,7 +45,12 @@ def check_time_type(column: pa.ChunkedArray, name: str, source: Source) -> None:
     Raises:
         ValueError: Naming the column, its type and the value of row 0.
     """
-    kind = column.type
+    kind = plain_column(column).type
+    if pa.types.is_duration(kind):
+        raise ValueError(
+            f"Column `{name}` of {source.name} has the type {kind} (row 0: {column[0].as_py()!r}), but a time is a "
+            "moment. Add the moment from which the durations count."
+        )
     is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     if pa.types.is_nested(kind) or pa.types.is_boolean(kind) or is_binary:
         raise ValueError(

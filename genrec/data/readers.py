@@ -1,7 +1,8 @@
 """Sources of tables: files and in-memory frames, opened alike, so that a fault is reported in the source's own terms.
 
 A source is opened cheaply first (its columns are known, nothing is read), then read into an Arrow table whose row
-order is the source's row order. CSV values arrive as text, so that no id is bent by type guessing.
+order is the source's row order. CSV values arrive as text and JSON text stays text, so that no id is bent and no time
+loses its zone by type guessing.
 """
 
 import difflib
@@ -21,7 +22,7 @@ INTEGER_PATTERN = r"^(0|-?[1-9][0-9]{0,17})$"
 DELIMITERS = ",\t;|"
 BYTE_ORDER_MARK = "\ufeff"
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
-CSV_BLOCK_BYTES = 1 << 24  # a row may be this long
+BLOCK_BYTES = 1 << 24  # a row may be this long
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 COMPRESSION_SUFFIXES = (".gz", ".bz2", ".zst")
@@ -109,7 +110,7 @@ def id_column(column: pa.ChunkedArray, name: str, source: Source, id_type: str) 
     """
     if id_type not in ("auto", "string"):
         raise ValueError(f"`id_type` must be 'auto' or 'string', got {id_type!r}.")
-    column = _plain(column)
+    column = plain_column(column)
     if not (pa.types.is_integer(column.type) or pa.types.is_string(column.type)):
         _refuse_id_type(column, name, source)
     if id_type == "string":
@@ -136,7 +137,7 @@ def text_column(column: pa.ChunkedArray, name: str, source: Source) -> pa.Chunke
     Raises:
         ValueError: If the column is of another type.
     """
-    column = _plain(column)
+    column = plain_column(column)
     if not (pa.types.is_integer(column.type) or pa.types.is_string(column.type)):
         raise ValueError(
             f"Column `{name}` of {source.name} has the type {column.type}, but must be text or integers. Convert it."
@@ -144,8 +145,8 @@ def text_column(column: pa.ChunkedArray, name: str, source: Source) -> pa.Chunke
     return column.cast(pa.string())
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Decode dictionaries and use one string type; an all-null column counts as text."""
+def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with dictionaries decoded and of one string type; an all-null column counts as text."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
@@ -194,10 +195,28 @@ def _open_files(paths: list[Path], delimiter: str | None) -> Source:
 
     def read(columns: Sequence[str] | None) -> pa.Table:
         names = parts[0].column_names if columns is None else columns
-        return pa.concat_tables([part.read(names) for part in parts], promote_options="permissive")
+        tables = [part.read(names) for part in parts]
+        _check_types([part.name for part in parts], tables)
+        return pa.concat_tables(tables, promote_options="permissive")
 
     name = f"{parts[0].name} and {len(parts) - 1} more files"
     return Source(name, parts[0].column_names, read, tuple(paths), None, parts[0].is_text)
+
+
+def _check_types(names: list[str], tables: list[pa.Table]) -> None:
+    """Refuse files of which a column has types that no one type can hold."""
+    for column in tables[0].column_names:
+        try:
+            pa.unify_schemas([table.select([column]).schema for table in tables], promote_options="permissive")
+        except pa.ArrowException as error:
+            first_files: dict[pa.DataType, str] = {}
+            for name, table in zip(names, tables, strict=True):
+                first_files.setdefault(table.schema.field(column).type, name)
+            found = ", ".join(f"{kind} in {name}" for kind, name in first_files.items())
+            raise ValueError(
+                f"Column `{column}` must have one type in files that are read together, got {found}. Write the files "
+                "again with one type."
+            ) from error
 
 
 def _open_file(path: Path, delimiter: str | None) -> Source:
@@ -255,7 +274,8 @@ def _open_csv(path: Path, delimiter: str | None) -> Source:
         raise ValueError(f"{path} is empty. A CSV file needs a header line with the column names.")
     separator = delimiter or max(DELIMITERS, key=header.count)
     parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-    with csv.open_csv(path, parse_options=parse) as reader:
+    blocks = csv.ReadOptions(block_size=BLOCK_BYTES)
+    with csv.open_csv(path, read_options=blocks, parse_options=parse) as reader:
         names = reader.schema.names
 
     def read(columns: Sequence[str] | None) -> pa.Table:
@@ -265,21 +285,18 @@ def _open_csv(path: Path, delimiter: str | None) -> Source:
             null_values=[""],
             strings_can_be_null=True,
         )
-        blocks = csv.ReadOptions(block_size=CSV_BLOCK_BYTES)
         return csv.read_csv(path, read_options=blocks, parse_options=parse, convert_options=convert)
 
     return Source(str(path), names, _reader(path, read), (path,), first_line=2, is_text=True)
 
 
 def _open_json(path: Path) -> Source:
-    import pyarrow.json
-
     with pa.input_stream(str(path)) as stream:
         start = stream.read(64).lstrip()
     if not start:
         raise ValueError(f"{path} is empty. A JSON-lines file holds one object per line.")
     is_array = start.startswith(b"[")
-    table = _json_array(path) if is_array else pyarrow.json.read_json(path)
+    table = _json_array(path) if is_array else _json_lines(path)
     return Source(
         str(path),
         table.column_names,
@@ -289,12 +306,34 @@ def _open_json(path: Path) -> Source:
     )
 
 
+def _json_lines(path: Path) -> pa.Table:
+    """Read one object per line. Arrow takes text that looks like a date for one, and drops its zone: it stays text."""
+    import pyarrow.json as lines
+
+    blocks = lines.ReadOptions(block_size=BLOCK_BYTES)
+    table = lines.read_json(path, read_options=blocks)
+    texts = [field.with_type(pa.string()) for field in table.schema if pa.types.is_timestamp(field.type)]
+    if not texts:
+        return table
+    parse = lines.ParseOptions(explicit_schema=pa.schema(texts), unexpected_field_behavior="infer")
+    return lines.read_json(path, read_options=blocks, parse_options=parse).select(table.column_names)
+
+
 def _json_array(path: Path) -> pa.Table:
+    """Read an array of objects, whose columns are the keys of all of them."""
+    with pa.input_stream(str(path)) as stream:  # decompresses by the file's ending
+        content = stream.read()
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(content)
     except json.JSONDecodeError as error:
         raise _broken(path, error) from error
-    return pa.Table.from_pylist(rows)
+    wrong = next((row for row, value in enumerate(rows) if not isinstance(value, dict)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{path} must be an array of objects, one per row, got {rows[wrong]!r} in row {wrong} (counted from 0)."
+        )
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
 
 
 def _open_memory(source: Any) -> Source:
@@ -310,8 +349,12 @@ def _to_arrow(source: Any, kind: str, name: str) -> pa.Table:
     if kind == "datasets" and type(source).__name__ == "Dataset":
         return source.with_format("arrow")[:]
     if kind == "pandas" or (isinstance(source, Mapping) and kind != "datasets"):
-        columns = {str(column): _array(values, str(column), name) for column, values in source.items()}
-        return pa.table(columns)
+        names, columns = [], []
+        for column, values in source.items():  # a frame may name two columns alike, which `Source.require` refuses
+            names.append(str(column))
+            columns.append(_array(values, str(column), name))
+        _check_lengths(names, columns, name)
+        return pa.Table.from_arrays(columns, names)
     if kind == "polars":
         return (source.collect() if hasattr(source, "collect") else source).to_arrow()
     raise ValueError(
@@ -319,6 +362,15 @@ def _to_arrow(source: Any, kind: str, name: str) -> pa.Table:
         f"or a mapping of columns, got {type(source).__module__}.{type(source).__qualname__}. Convert it, or save "
         "it as parquet and give its path."
     )
+
+
+def _check_lengths(names: list[str], columns: list[pa.Array], name: str) -> None:
+    for column, values in zip(names, columns, strict=True):
+        if len(values) != len(columns[0]):
+            raise ValueError(
+                f"All columns of {name} must have one length, got {len(columns[0])} values of `{names[0]}` and "
+                f"{len(values)} of `{column}`. Give one value per row."
+            )
 
 
 def _array(values: Any, column: str, name: str) -> pa.Array:

@@ -6,7 +6,7 @@ the result cannot depend on an engine's own zone database or settings.
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -19,7 +19,10 @@ MICROSECONDS = 1_000_000
 SECONDS_PER_DAY = 86_400
 LARGEST_SECONDS = 10_000_000_000  # 2286-11-20: a larger number was written in a finer unit
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
-ZONED = r"^(.*:\d{2}(?:\.\d+)?)\s*(?:[Zz]|([+-])(\d{2}):?(\d{2})?)$"  # date-time, then sign, hours and minutes
+# Date-time, then sign, hours and minutes of the offset. UTC and GMT are the only names: others are no single offset.
+ZONED = r"^(.*:\d{2}(?:\.\d+)?)\s*(?:[Zz]|UTC|GMT|([+-])(\d{2}):?(\d{2})?)$"
+LOCAL = r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?$"
+NAMED_UTC = re.compile(r" ?(?:UTC|GMT)$")
 
 
 def zone_info(name: str) -> ZoneInfo:
@@ -66,20 +69,27 @@ def zone_changes(zone: str, first: int, last: int) -> list[tuple[int, int]]:
     return changes
 
 
-def parse_time(value: str | int | float, zone: str = "UTC") -> int:
-    """Read one moment, seconds since 1970 or an ISO date-time (in `zone` if it names none), as microseconds.
+def parse_time(value: str | int | float | date, zone: str = "UTC") -> int:
+    """Read one moment as microseconds since 1970 (UTC).
+
+    Args:
+        value: Seconds since 1970, an ISO date-time (which may end in `UTC` or `GMT`), a `datetime` or a `date`.
+        zone: The zone of a value that names none.
 
     Example:
         >>> parse_time("2017-11-25", "Asia/Shanghai") == parse_time("2017-11-24T16:00:00Z") == parse_time(1511539200)
         True
+        >>> parse_time(date(2017, 11, 25)) == parse_time("2017-11-25 00:00:00 UTC", "Asia/Shanghai")
+        True
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If it is none of these.
     """
     if isinstance(value, (int, float)):
         return round(value * MICROSECONDS)
     try:
-        moment = datetime.fromisoformat(value)
+        text = value.isoformat() if isinstance(value, date) else value
+        moment = datetime.fromisoformat(NAMED_UTC.sub("+00:00", text) if ":" in text else text)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{value!r} is no moment. Give seconds since 1970 or an ISO date-time, '2017-11-25'."
@@ -127,6 +137,7 @@ class TimeColumn:
         if self.kind == "local":
             moments = _plausible(column)
             return local_to_utc(moments, self.zone, *_bounds(moments, backend))
+        column = column.strip()
         is_zoned = column.re_search(ZONED)
         moments = _plausible(_text_to_microseconds(is_zoned.ifelse(column.re_extract(ZONED, 1), column)))
         shifted = local_to_utc(moments, self.zone, *_bounds(moments, backend))
@@ -147,14 +158,22 @@ def _plausible(moments: "ir.Value") -> "ir.Value":
 
 
 def _text_to_microseconds(column: "ir.Value") -> "ir.Value":
-    """Null where the text is no ISO date-time without a zone, which comes out as if it were UTC."""
+    """Null where the text is no ISO date-time without a zone, which comes out as if it were UTC.
+
+    An engine alone would take more than that: DuckDB reads a word behind the time (`PM`, `PST`, `BC`) as a zone's name
+    and passes over it.
+    """
     import ibis
 
-    return column.try_cast("timestamp").delta(ibis.timestamp("1970-01-01 00:00:00"), unit="microsecond")
+    written = column.re_search(LOCAL).ifelse(column, None)
+    return written.try_cast("timestamp").delta(ibis.timestamp("1970-01-01 00:00:00"), unit="microsecond")
 
 
 def _written_offset(column: "ir.Value") -> "ir.Value":
-    """Return the offset from UTC (microseconds) that a date-time names, 0 for `Z`: engines disagree on reading it."""
+    """Return the offset from UTC (microseconds) that a date-time names: engines disagree on reading it.
+
+    It is 0 for `Z`, `UTC` and `GMT`.
+    """
     hours, minutes = (column.re_extract(ZONED, group).try_cast("int64").fill_null(0) for group in (3, 4))
     sign = (column.re_extract(ZONED, 2) == "-").ifelse(-1, 1)
     return sign * (hours * 60 + minutes) * 60 * MICROSECONDS

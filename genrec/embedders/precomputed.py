@@ -9,6 +9,7 @@ import numpy as np
 from genrec.data.catalog import Catalog
 from genrec.data.event_columns import as_id_array
 from genrec.data.histories import ItemIndex
+from genrec.data.vectors import is_list, is_vectors, lengths_of_vectors
 from genrec.embedders.base import check_embeddings
 from genrec.files import load_safetensors
 
@@ -63,9 +64,11 @@ class PrecomputedEmbedder:
 
 def _find(catalog: Catalog, ids: np.ndarray, path: Path) -> np.ndarray:
     """Return the file's row of each catalog item, `[items]`."""
-    if len(set(ids.tolist())) < len(ids):
-        repeated = next(item for place, item in enumerate(ids.tolist()) if item in ids[:place].tolist())
-        raise ValueError(f"{path} names the item {repeated!r} twice. Keep one vector per item.")
+    seen: set[Any] = set()
+    for item in ids.tolist():
+        if item in seen:
+            raise ValueError(f"{path} names the item {item!r} twice. Keep one vector per item.")
+        seen.add(item)
     rows = ItemIndex(ids).rows(catalog.item_ids)
     if (rows < 0).any():
         missing = catalog.item_ids.tolist()[int(np.argmax(rows < 0))]
@@ -108,35 +111,36 @@ def _vectors(table: "pa.Table", path: Path) -> np.ndarray:
     """Read the one column of lists, or all numeric columns side by side, `[items, dim]`."""
     import pyarrow.types as kinds
 
-    lists = [name for name in table.column_names if _is_list(table[name].type)]
-    if len(lists) == 1:
-        return _stack(table[lists[0]].to_pylist(), path)
+    lists = [name for name in table.column_names if is_list(table[name].type)]
+    if len(lists) == 1 and is_vectors(table[lists[0]].type):
+        return _stack(table[lists[0]], path)
     numbers = [
         name for name in table.column_names if kinds.is_floating(table[name].type) or kinds.is_integer(table[name].type)
     ]
     if lists or not numbers:
         raise ValueError(
-            f"{path} must hold its vectors as one column of lists or as numeric columns, got {table.column_names}. "
-            "Drop the other columns."
+            f"{path} must hold its vectors as one column of lists of numbers or as numeric columns, got "
+            f"{table.column_names}. Drop the other columns."
         )
     return np.stack([table[name].to_numpy() for name in numbers], axis=1).astype(np.float32)
 
 
-def _is_list(kind: Any) -> bool:
-    import pyarrow.types as kinds
-
-    return kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
-
-
-def _stack(vectors: list[list[float] | None], path: Path) -> np.ndarray:
-    widths = [0 if vector is None else len(vector) for vector in vectors]
-    uneven = next((row for row, width in enumerate(widths) if width != widths[0] or width == 0), None)
-    if uneven is not None:
+def _stack(column: "pa.ChunkedArray", path: Path) -> np.ndarray:
+    widths = lengths_of_vectors(column)
+    uneven = np.flatnonzero((widths != widths[:1]) | (widths <= 0))
+    if len(uneven):
+        row = int(uneven[0])
         raise ValueError(
-            f"{path} must have vectors of one length, got {widths[uneven]} values in row {uneven} and {widths[0]} in "
-            "row 0. Mend or drop that row."
+            f"{path} must have vectors of one length, got {max(widths[row], 0)} values in row {row} and "
+            f"{max(widths[0], 0)} in row 0. Mend or drop that row."
         )
-    return np.array(vectors, dtype=np.float32)
+    vectors = np.empty((len(widths), int(widths[0]) if len(widths) else 0), dtype=np.float32)
+    row = 0
+    for chunk in column.chunks:
+        values = chunk.flatten().to_numpy(zero_copy_only=False)
+        vectors[row : row + len(chunk)] = values.reshape(len(chunk), vectors.shape[1])
+        row += len(chunk)
+    return vectors
 
 
 _READERS = {".npy": _read_npy, ".safetensors": _read_safetensors, ".parquet": _read_parquet}

@@ -11,6 +11,7 @@ from genrec.cli import history_batches
 from genrec.cli.history_batches import open_history_batches
 from genrec.cli.table_writer import open_table_writer
 from genrec.cli.tables import read_table
+from genrec.data.interactions import InteractionLog
 
 
 @pytest.fixture
@@ -82,8 +83,29 @@ def test_numbers_are_told_from_text_over_the_whole_file(tmp_path):
         "user_id": [1, 1, 2],
         "item_id": ["3", "x", "4"],
         "behavior": ["view", "view", "view"],
-        "price": [1.0, None, 2.5],
+        "price": ["1", None, "2.5"],
     }
+
+
+ODD_IDS = [
+    *("7123456789012345678 7123456789012345679", "1e5 2e5", "1.0 2.0", "nan inf", "+1 +2", "-0 5", "007 8", "12 -3")
+]
+
+
+@pytest.mark.parametrize("ids", ODD_IDS)
+@pytest.mark.parametrize("users", [True, False])
+def test_ids_are_those_of_the_log(tmp_path, ids, users):
+    path = tmp_path / "histories.csv"
+    rows = [f"{item},{item},view,{time},3" for item, time in zip(ids.split(), ["1", "2.5"])]
+    path.write_text("\n".join(["user_id,item_id,behavior,timestamp,session", *rows]))
+    log = InteractionLog.read(path, behaviors="view").to_arrow().to_pydict()
+    if not users:
+        path.write_text("\n".join(line.partition(",")[2] for line in path.read_text().splitlines()))
+    _, (batch,) = batches_of(path)
+    found = pa.table(batch).to_pydict()
+    assert found["item_id"] == log["item_id"]
+    assert not users or found["user_id"] == log["user_id"]
+    assert (found["timestamp"], found["session"]) == ([1.0, 2.5], [3, 3])
 
 
 def test_a_compressed_file_is_read(tmp_path):

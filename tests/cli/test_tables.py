@@ -13,3 +13,12 @@ from genrec.cli.tables import read_table
 def test_columns_of_numbers_become_numbers(tmp_path, text, expected):
     (tmp_path / "table.csv").write_text(text)
     assert read_table(tmp_path / "table.csv").to_pydict() == expected
+
+
+def test_columns_that_are_no_fractions_stay_text(tmp_path):
+    (tmp_path / "table.csv").write_text("item_id,timestamp,session\n1.0,1.5,1\n2.0,2,1.0\n")
+    assert read_table(tmp_path / "table.csv", fractions_in=["timestamp", "session"]).to_pydict() == {
+        "item_id": ["1.0", "2.0"],
+        "timestamp": [1.5, 2.0],
+        "session": [1.0, 1.0],
+    }

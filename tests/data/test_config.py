@@ -47,6 +47,12 @@ def test_time_window_is_read_in_the_time_zone():
     assert days.time_window == (86_400 * 10**6, 3 * 86_400 * 10**6)
 
 
+def test_dates_become_text():
+    config = DataConfig(start_time=datetime.date(1970, 1, 2), end_time=datetime.datetime(1970, 1, 2, 1))
+    assert config.time_window == (86_400 * 10**6, 90_000 * 10**6)
+    assert (config.to_dict()["start_time"], config.to_dict()["end_time"]) == ("1970-01-02", "1970-01-02T01:00:00")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -70,7 +76,7 @@ def test_time_window_is_read_in_the_time_zone():
         ({"start_time": 1, "end_time": 2, "num_days": 7}, "`num_days` is 7 and `end_time` 2: one of them would have"),
         ({"start_time": 1, "num_days": 0}, "`num_days` must be above 0, got 0"),
         ({"start_time": "soon"}, "'soon' is no moment"),
-        ({"start_time": datetime.date(2020, 1, 1)}, r"datetime.date\(2020, 1, 1\) is no moment"),
+        ({"start_time": datetime.time(8)}, r"datetime.time\(8, 0\) is no moment"),
         ({"min_interactions": 0}, "`min_interactions` must be at least 1"),
         ({"k_core": 0}, "`k_core` must be at least 1"),
         ({"min_sessions": 2}, "`min_sessions` must be at least 3, got 2"),

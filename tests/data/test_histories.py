@@ -13,6 +13,7 @@ from genrec.data.event_columns import as_id_array
 from genrec.data.histories import Histories, ItemIndex, Queries, as_histories, asked_at, sessions_by_gap
 
 ITEM_IDS = ["a", "b", "c", "d"]
+SHANGHAI = datetime.timezone(datetime.timedelta(hours=8))
 LISTS = [[("a", "view"), ("b", "buy"), ("a", "buy")], [], [("d", "view")]]
 
 
@@ -78,6 +79,73 @@ def test_date_times_are_read_as_seconds():
     assert as_histories([[("a", "view", moment)]], ITEM_IDS, "view").times.tolist() == [60]
 
 
+MINUTE = datetime.datetime(1970, 1, 1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        *(60, 60.9, np.int32(60), datetime.datetime(1970, 1, 1, 0, 1), pd.Timestamp(60.5, unit="s")),
+        *(datetime.datetime(1970, 1, 1, 8, 1, tzinfo=SHANGHAI), np.datetime64("1970-01-01T00:01")),
+        *("1970-01-01T08:01:00+08:00", "1970-01-01 00:01:00", "1970-01-01 00:01:00 UTC"),
+    ],
+    ids=repr,
+)
+@pytest.mark.filterwarnings("error")
+def test_a_time_may_be_written_in_many_ways(time):
+    assert as_histories([[("a", "view", time)]], ITEM_IDS, "view").times.tolist() == [60]
+    table = {"item_id": ["a"], "behavior": ["view"], "timestamp": [time]}
+    assert as_histories(table, ITEM_IDS, "view").times.tolist() == [60]
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([5, None], "must be seconds since 1970, a datetime or ISO text, got None"),
+        ([5.0, float("nan")], "must be a finite number of seconds, got nan"),
+        ([5, 2**63], f"must be a finite number of seconds, got {2**63}"),
+        ([MINUTE, None], "ISO text, got None"),
+        ([MINUTE, pd.NaT], "cannot be read: NaT is no moment"),
+        (np.array(["1970-01-01", "NaT"], dtype="datetime64[s]"), r"ISO text, got .*datetime64\('NaT'"),
+        (["1970-01-01", "1970-01-02 08:00:00 PM"], "cannot be read: '1970-01-02 08:00:00 PM' is no moment"),
+        ([MINUTE, True], "ISO text, got True"),
+    ],
+)
+def test_times_that_are_no_moments_name_the_row(times, message):
+    history = [("a", "view", time) for time in times]
+    with pytest.raises(ValueError, match=rf"The time of event 1 of history 1 \(both counted from 0\) .*{message}"):
+        as_histories([history[:1], history], ITEM_IDS, "view")
+    table = {"user_id": ["u", "v"], "item_id": ["a", "a"], "behavior": ["view", "view"], "timestamp": times}
+    with pytest.raises(ValueError, match=rf"`timestamp` in row 1 \(counted from 0; user 'v'\) of the .*{message}"):
+        as_histories(table, ITEM_IDS, "view")
+
+
+@pytest.mark.parametrize("wrong", [None, "s1", 1.5, float("nan"), 2**63])
+def test_sessions_that_are_no_whole_numbers_name_the_row(wrong):
+    table = {"item_id": ["a", "b"], "behavior": ["view", "view"], "session": [0, wrong]}
+    with pytest.raises(ValueError, match=r"`session` in row 1 \(counted from 0\) .* must be a whole number, got"):
+        as_histories(table, ITEM_IDS, "view")
+
+
+@pytest.mark.parametrize("sessions", [[4, 5], [4.0, 5.0], ["4", "5"], np.array([4, 5], dtype=np.uint8)])
+def test_sessions_may_be_written_as_any_whole_numbers(sessions):
+    table = {"item_id": ["a", "b"], "behavior": ["view", "view"], "session": sessions}
+    assert as_histories(table, ITEM_IDS, "view").sessions.tolist() == [4, 5]
+
+
+def test_falling_sessions_are_refused():
+    table = {"user_id": ["u", "v", "u", "v"], "item_id": list("abcd"), "behavior": ["view"] * 4}
+    assert as_histories({**table, "session": [2, 1, 2, 1]}, ITEM_IDS, "view").sessions.tolist() == [2, 2, 1, 1]
+    with pytest.raises(ValueError, match="history 1 has session 0 after 1. Number its sessions in the order of time"):
+        as_histories({**table, "session": [2, 1, 2, 0]}, ITEM_IDS, "view")
+
+
+@pytest.mark.parametrize("short", ["behavior", "user_id", "timestamp"])
+def test_columns_of_unequal_length_are_refused(short):
+    with pytest.raises(ValueError, match=f"`item_id` has 3 and `{short}` has 2. Give columns of one length"):
+        as_histories({**COLUMNS, short: COLUMNS[short][:2]}, ITEM_IDS, "view,buy")
+
+
 def test_a_table_without_items_is_refused():
     with pytest.raises(ValueError, match="'item_id' is missing"):
         as_histories({"item": ["a"], "behavior": ["view"]}, ITEM_IDS, "view")
@@ -94,6 +162,9 @@ def test_a_wrong_shape_of_history_is_refused(wrong):
 def test_falling_times_are_refused():
     with pytest.raises(ValueError, match="history 1 has time 4 after 5"):
         as_histories([[("a", "view", 9)], [("a", "view", 5), ("b", "view", 4)]], ITEM_IDS, "view")
+    far = 2**62 + 1  # the difference of the two is beyond 64 bits
+    with pytest.raises(ValueError, match=f"history 0 has time {-far} after {far}"):
+        as_histories([[("a", "view", far), ("b", "view", -far)]], ITEM_IDS, "view")
 
 
 def test_an_unknown_behavior_is_refused():
@@ -148,6 +219,9 @@ def test_query_times_travel_with_their_rows():
 def test_ids_keep_their_type():
     assert as_id_array([3, 1]).tolist() == [3, 1]
     assert as_id_array(["3", "1"]).tolist() == ["3", "1"]
+    assert as_id_array(np.array([3, 1], dtype=np.uint64)).tolist() == [3, 1]
+    with pytest.raises(ValueError, match=rf"below {2**63} \(64 bits with sign\), got {2**63 + 5}. Make them text"):
+        as_id_array(np.array([2**63 + 5, 1], dtype=np.uint64))
     assert ItemIndex(as_id_array([3, 1])).rows([1, 3, "3"]).tolist() == [1, 0, -1]
     assert ItemIndex(as_id_array(["x", "y"])).rows(np.array(["y", "z"], dtype=object)).tolist() == [1, -1]
 
@@ -206,6 +280,8 @@ def test_a_moment_may_be_written_in_many_ways(at):
         (True, "`at` must be seconds since 1970, a datetime or ISO text, got True"),
         ([5, None, 6], "ISO text, got None"),
         (float("nan"), "`at` must be a finite number of seconds, got nan"),
+        (np.datetime64("NaT"), r"ISO text, got .*datetime64\('NaT'"),
+        ([5, pd.NaT, 6], "`at` cannot be read: NaT is no moment"),
         ([5, 6], "one moment or one per history, got 2 for 3 histories"),
     ],
 )

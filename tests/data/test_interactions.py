@@ -1,6 +1,6 @@
 import json
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import datasets
 import pandas as pd
@@ -78,6 +78,16 @@ def test_columns_can_have_other_names():
     ]
 
 
+def test_a_zone_written_in_json_lines_wins(tmp_path):
+    row = {"user_id": 1, "item_id": "2024-01-01", "behavior": "view"}
+    times = ["2024-01-01T08:00:00Z", "2024-01-01T16:00:00+08:00", "2024-01-01 08:00:00 UTC", "2024-01-01T16:00:00"]
+    for time in times:
+        (tmp_path / "log.jsonl").write_text(json.dumps({**row, "timestamp": time}))
+        read = InteractionLog.read(tmp_path / "log.jsonl", behaviors="view", time_zone="Asia/Shanghai").to_arrow()
+        assert read["time"].to_pylist() == [1_704_096_000_000_000]
+        assert read["item_id"].to_pylist() == ["2024-01-01"]
+
+
 def test_behaviors_can_be_renamed_and_others_kept_for_dropping():
     columns = {**COLUMNS, "behavior": [1, 4, 1, 2]}
     names = {"1": "view", 2: "buy"}
@@ -117,9 +127,13 @@ def test_several_splits_or_a_stream_are_no_table(kind):
         (changed(behavior=["view", "x", "buy", "x"]), "unknown behavior 'x' in row 1 .*has: buy, view, x"),
         (changed(behavior=[True] * 4), "`behavior` of the table has the type bool"),
         (changed(timestamp=["2020-01-01", "2020-01-02", "soon", "later"]), "holds 'soon' in row 2 .* no ISO date-time"),
+        (changed(timestamp=["2024-01-02 08:00:00 PM"] * 4), "holds '2024.* PM' in row 0 .* no ISO date-time"),
         (changed(timestamp=["1", "2", "3", "2020-01-01"]), "holds '2020-01-01' in row 3 .* no number of 's'"),
         (changed(timestamp=[1.0, float("inf"), 2.0, 3.0]), "holds inf in row 1 .* cannot be sorted"),
         (changed(timestamp=[True] * 4), "`timestamp` of the table has the type bool .row 0: True., but times are"),
+        (changed(timestamp=[timedelta(1)] * 4), r"has the type duration\[us\] .row 0: .*but a time is a moment"),
+        (changed(user_id=pa.array(["x", "", "y", "x"]).dictionary_encode()), "`user_id` is empty in row 1 "),
+        (changed(item_id=pa.array(["x", "y", "", "x"], pa.string_view())), "`item_id` is empty in row 2 "),
         (changed(timestamp=[[1]] * 4), "`timestamp` of the table has the type list"),
         (changed(timestamp=[1, 2, 1_500_000_000_000, 3]), "holds 1500000000000 in row 2 .*set `time_unit: ms`"),
         (changed(timestamp=[datetime(9999, 1, 1)] * 4), "in row 0 .* after the year 2286"),

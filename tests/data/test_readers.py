@@ -39,6 +39,11 @@ def test_csv_may_have_a_byte_order_mark_quotes_and_newlines(tmp_path):
     assert open_source(path).read(None).to_pylist() == [{"item": "1", "text": "two\nlines, one value"}]
 
 
+def test_csv_rows_may_be_long(tmp_path):
+    path = write(tmp_path / "items.csv", f"item,text\n1,{'x' * (3 << 20)}\n2,y\n")
+    assert open_source(path).read(None)["item"].to_pylist() == ["1", "2"]
+
+
 def test_compressed_csv_is_read(tmp_path):
     path = tmp_path / "log.csv.gz"
     path.write_bytes(gzip.compress(b"user,item\n1,2\n"))
@@ -50,6 +55,36 @@ def test_json_may_be_lines_or_one_array(tmp_path):
     lines = open_source(write(tmp_path / "log.jsonl", "\n".join(map(json.dumps, rows))))
     array = open_source(write(tmp_path / "log.json", json.dumps(rows)))
     assert lines.read(None).to_pylist() == array.read(["user", "item"]).to_pylist() == rows
+
+
+def test_json_text_that_looks_like_a_date_stays_text(tmp_path):
+    rows = [{"item": "2020-01-01", "n": 1, "at": "2020-01-01T08:00:00Z"}, {"n": 2, "item": "2020-01-02", "at": None}]
+    path = write(tmp_path / "log.jsonl", "\n".join(map(json.dumps, rows)))
+    assert open_source(path).read(None).to_pylist() == rows
+    assert open_source(path).column_names == ["item", "n", "at"]
+
+
+def test_json_lines_may_be_long(tmp_path):
+    rows = [{"text": "x" * (3 << 20)}, {"text": "y"}]
+    path = write(tmp_path / "items.jsonl", "\n".join(map(json.dumps, rows)))
+    assert open_source(path).read(None).to_pylist() == rows
+
+
+def test_every_key_of_a_json_array_is_a_column(tmp_path):
+    path = write(tmp_path / "items.json", '[{"item": "a"}, {"title": "tent", "item": "b"}, {"price": 2, "item": "c"}]')
+    assert open_source(path).read(None).to_pydict() == {
+        "item": ["a", "b", "c"],
+        "title": [None, "tent", None],
+        "price": [None, None, 2],
+    }
+
+
+@pytest.mark.parametrize("name", ["items.json.gz", "items.jsonl.gz"])
+def test_compressed_json_is_read(tmp_path, name):
+    rows = [{"item": "é"}, {"item": "b"}]
+    text = json.dumps(rows, ensure_ascii=False) if name == "items.json.gz" else "\n".join(map(json.dumps, rows))
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+    assert open_source(tmp_path / name).read(None).to_pylist() == rows
 
 
 def test_several_files_are_read_in_order(tmp_path):
@@ -74,6 +109,17 @@ def test_files_with_other_columns_are_refused(tmp_path):
         open_source(str(tmp_path / "*.csv"))
 
 
+def test_files_whose_types_do_not_go_together_are_refused(tmp_path):
+    columns = {"a": pa.nulls(2), "b": [1, 2], "c": [3, 4], "d": ["x", "y"]}
+    for name, users in columns.items():
+        pq.write_table(pa.table({"item": [1, 2], "user": users}), tmp_path / f"{name}.parquet")
+    with pytest.raises(ValueError, match=r"Column `user` .* got null in .*a.parquet, int64 in .*b.*, string in .*d"):
+        open_source(tmp_path).read(None)
+    assert open_source(tmp_path).read(["item"]).num_rows == 8
+    half = open_source([tmp_path / "a.parquet", tmp_path / "c.parquet"])
+    assert half.read(None)["user"].to_pylist() == [None, None, 3, 4]
+
+
 def test_row_is_named_with_its_line(tmp_path):
     csv = open_source(write(tmp_path / "log.csv", "user\n1\n"))
     assert csv.where(0) == f"row 0 (counted from 0; line 2) of {tmp_path}/log.csv"
@@ -90,6 +136,7 @@ def test_row_is_named_with_its_line(tmp_path):
         ("log.jsonl", '{"a": 1}\n{"a":', "log.jsonl cannot be read"),
         ("log.json", '[{"a": 1}', "log.json cannot be read"),
         ("log.json", '[{"a": 1}, {"a": "x"}]', "log.json cannot be read"),
+        ("log.json", '[{"a": 1}, 7]', r"must be an array of objects, one per row, got 7 in row 1 \(counted from 0\)"),
         ("log.parquet", "no", "log.parquet cannot be read: it is truncated, corrupt"),
         ("log.xls", "no", "unknown ending '.xls'"),
     ],
@@ -141,6 +188,18 @@ def test_column_that_stands_twice_is_refused(tmp_path):
     source = open_source(write(tmp_path / "log.csv", "user,user\n1,2\n"))
     with pytest.raises(ValueError, match="several columns `user`"):
         source.require({"user": "user"})
+
+
+def test_frame_column_that_stands_twice_is_refused():
+    source = open_source(pd.DataFrame([[1, 2, 3]], columns=["user", "item", "item"]))
+    assert source.read(["user"]).to_pydict() == {"user": [1]}
+    with pytest.raises(ValueError, match="several columns `item` in the pandas table. Rename all but one"):
+        source.require({"user": "user", "item": "item"})
+
+
+def test_columns_of_unequal_length_are_refused():
+    with pytest.raises(ValueError, match="must have one length, got 2 values of `user` and 1 of `item`"):
+        open_source({"user": [1, 2], "item": [1]})
 
 
 def ids(values, id_type="auto", is_text=False, tmp_path=None):

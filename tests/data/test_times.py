@@ -1,4 +1,5 @@
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import ibis
@@ -53,12 +54,33 @@ def test_unreadable_times_are_null(backend):
 
 @pytest.mark.parametrize(
     "text",
-    ["2020-07-01T10:00:00Z", "2020-07-01 12:00:00+02:00", "2020-07-01 06:30:00-0330", "2020-07-01 18:00:00.000 +08"],
+    [
+        *("2020-07-01T10:00:00Z", "2020-07-01 12:00:00+02:00", "2020-07-01 06:30:00-0330"),
+        *("2020-07-01 18:00:00.000 +08", "2020-07-01 10:00:00 UTC", "2020-07-01 10:00 GMT", "2020-07-01 10:00:00.0UTC"),
+    ],
 )
 def test_a_written_zone_wins(backend, text):
     expected = seconds(datetime(2020, 7, 1, 10, tzinfo=UTC))
     assert read(backend, [text], zone="Asia/Shanghai") == expected
     assert read(backend, ["2020-07-01 18:00:00", text], zone="Asia/Shanghai") == expected * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2024-01-02 08:00:00 PM", "2024-01-02 08:00 AM", "2024-01-02 08:00:00 BC", "epoch", "infinity", "now"),
+        *("2024-01-02 08:00:00 America/New_York", "2024-01-02 08:00:00 PST", "2024-01-02 08:00:00 UTC+8"),
+        *("01/02/2024", "20240102T08:00:00", "08:00:00", "2024-01-02 08:00:00 UTC UTC", "2024-01-02 25:00:00"),
+    ],
+)
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai"])
+def test_text_with_more_than_a_date_time_is_unreadable(backend, text, zone):
+    assert read(backend, ["2024-01-02 08:00:00+00", text], zone=zone) == [1_704_182_400_000_000, None]
+
+
+def test_date_times_may_be_written_short(backend):
+    texts = ["2024-01-02", "2024/1/2", " 2024-01-02 0:00 ", "2024-1-2T00:00:00.000000"]
+    assert read(backend, texts) == [1_704_153_600_000_000] * 4
 
 
 def test_date_times_without_a_zone_are_local(backend):
@@ -112,5 +134,9 @@ def test_unknown_zone_is_refused():
 def test_single_moments_are_read():
     assert parse_time(1.5) == 1_500_000
     assert parse_time("1970-01-02") == 86_400 * MICROSECONDS
-    with pytest.raises(ValueError, match="'soon' is no moment"):
-        parse_time("soon")
+    assert parse_time(date(1970, 1, 2), "Asia/Shanghai") == (86_400 - 8 * 3600) * MICROSECONDS
+    assert parse_time(datetime(1970, 1, 1, 9, tzinfo=UTC), "Asia/Shanghai") == 9 * 3600 * MICROSECONDS
+    assert parse_time("1970-01-01 09:00:00 UTC", "Asia/Shanghai") == 9 * 3600 * MICROSECONDS
+    for wrong in ("soon", "1970-01-01 UTC", "1970-01-01 09:00:00+08:00 UTC", None):
+        with pytest.raises(ValueError, match=re.escape(f"{wrong!r} is no moment")):
+            parse_time(wrong)

@@ -60,6 +60,16 @@ def test_every_kind_of_file_gives_the_vectors_in_catalog_order(write, suffix, tm
     assert vectors.dtype == np.float32
 
 
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.int64()])
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 2)])
+def test_lists_of_any_numbers_in_any_number_of_chunks(make, kind, tmp_path):
+    values = [np.array(vector, dtype=kind.to_pandas_dtype()) for vector in VECTORS]
+    table = pa.table({"item_id": IDS, "vector": pa.array(values, make(kind))})
+    pq.write_table(table, tmp_path / "vectors.parquet", row_group_size=1)
+    vectors = PrecomputedEmbedder(tmp_path / "vectors.parquet").embed(Catalog(IDS))
+    assert (vectors.tolist(), vectors.dtype) == (VECTORS.tolist(), np.float32)
+
+
 def test_ids_of_strings_under_another_name(tmp_path):
     path = tmp_path / "vectors.parquet"
     pq.write_table(pa.table({"sku": ["b", "a"], "vector": [[1.0], [2.0]]}), path)
@@ -87,9 +97,19 @@ def test_rows_without_ids_must_be_the_catalogs(tmp_path):
         ({"item_id": [1, 2, 1], "vector": [[1.0]] * 3}, "names the item 1 twice"),
         ({"item_id": [1, 2], "vector": [[1.0, 2.0], [1.0]]}, "got 1 values in row 1 and 2 in row 0"),
         ({"item_id": [1, 2], "vector": pa.array([[1.0], None])}, "got 0 values in row 1"),
-        ({"item_id": [1, 2], "title": ["a", "b"]}, r"one column of lists or as numeric columns, got \['title'\]"),
-        ({"item_id": [1, 2], "u": [[1.0]] * 2, "v": [[1.0]] * 2}, "one column of lists or as numeric columns"),
+        (
+            {"item_id": [1, 2], "title": ["a", "b"]},
+            r"one column of lists of numbers or as numeric columns, got \['title'\]",
+        ),
+        (
+            {"item_id": [1, 2], "u": [[1.0]] * 2, "v": [[1.0]] * 2},
+            "one column of lists of numbers or as numeric columns",
+        ),
+        ({"item_id": [1, 2], "tags": [["a"], ["b"]]}, "one column of lists of numbers"),
+        ({"item_id": [1, 2], "vector": pa.array([None, [1.0]])}, "got 0 values in row 0 and 0 in row 0"),
+        ({"item_id": pa.array([], pa.int64()), "vector": pa.array([], pa.list_(pa.float32()))}, r"got shape \[0, 0\]"),
         ({"item_id": [1, 2], "vector": [[1.0], [float("nan")]]}, "row 1 has nan"),
+        ({"item_id": [1, 2], "vector": [[1.0, 2.0], [3.0, None]]}, "row 1 has nan in column 1"),
         ({"sku": [1], "vector": [[1.0]]}, "no column 'item_id'"),
     ],
 )
