@@ -1,5 +1,6 @@
 """Histories of any number of users from a file, some users at a time: sorted on disk, never whole in memory."""
 
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,9 @@ class HistoryBatches:
 
 
 @contextmanager
-def open_history_batches(path: Path, users: Sequence[str], users_per_batch: int) -> Iterator[HistoryBatches]:
+def open_history_batches(
+    path: Path, users: Sequence[str], users_per_batch: int, has_integer_items: bool | None = None
+) -> Iterator[HistoryBatches]:
     """Give the histories of a table, some users at a time; a table without `user_id` is one history.
 
     The rows are copied to a temporary database, sorted there by user and within a user in their own order. (JSON alone
@@ -44,6 +47,8 @@ def open_history_batches(path: Path, users: Sequence[str], users_per_batch: int)
             do; only times and sessions may have fractions.
         users: Ids to keep; none means all.
         users_per_batch: Users per table.
+        has_integer_items: Whether the catalog's ids are integers, which the few items of a CSV file cannot tell: its
+            items become what the catalog has. None leaves them as the file's own values say.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -53,7 +58,8 @@ def open_history_batches(path: Path, users: Sequence[str], users_per_batch: int)
     if "user_id" not in source.column_names:
         if users:
             raise ValueError("`--user` needs a column `user_id` in the histories. Add it, or leave `--user` out.")
-        yield HistoryBatches(1, iter([read_table(path, fractions_in=FRACTIONS_IN)]))
+        table = read_table(path, fractions_in=FRACTIONS_IN).to_pydict()
+        yield HistoryBatches(1, iter([_as_in_catalog(table, source, has_integer_items)]))
         return
     import duckdb
 
@@ -64,9 +70,29 @@ def open_history_batches(path: Path, users: Sequence[str], users_per_batch: int)
             _copy(database, path, source)
             _keep_users(database, users)
             ((num_users,),) = database.execute(f"SELECT count(DISTINCT {FIRST_ROW}) FROM histories").fetchall()
-            yield HistoryBatches(num_users, _whole_users(database, users_per_batch))
+            batches = _whole_users(database, users_per_batch)
+            yield HistoryBatches(num_users, (_as_in_catalog(each, source, has_integer_items) for each in batches))
         finally:
             database.close()
+
+
+def _as_in_catalog(
+    columns: dict[str, list[Any]], source: Source, has_integer_items: bool | None
+) -> dict[str, list[Any]]:
+    """Return columns with behaviors as text, like a ladder's, and a CSV file's items as the catalog's ids are."""
+    known = {name: [_as_text(value) for value in columns[name]] for name in ("behavior",) if name in columns}
+    if source.is_text and has_integer_items is not None and "item_id" in columns:
+        as_id = _as_integer if has_integer_items else _as_text
+        known["item_id"] = [as_id(value) for value in columns["item_id"]]
+    return columns | known
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) else value
+
+
+def _as_integer(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and re.match(INTEGER_PATTERN, value) else value
 
 
 def _copy(database: Any, path: Path, source: Source) -> None:

@@ -60,7 +60,8 @@ def recommend_from(
     settings = {"k": k, "behavior": behavior, "exclude_seen": exclude_seen, "unknown_items": unknown_items}
     if at is not None:
         settings["at"] = int(at) if at.lstrip("-").isdigit() else at
-    with _histories(checkpoint, histories, users) as asked:
+    has_integer_items = recommender.item_ids.dtype.kind in "iu"
+    with _histories(checkpoint, histories, users, has_integer_items) as asked:
         lists = recommend_batches(recommender, asked.batches, num_users=asked.num_users, **settings)
         if output is None:
             _print(lists, asked.num_users, recommender, say)
@@ -115,9 +116,11 @@ def _titles(recommender: Any) -> dict[Any, str]:
 
 
 @contextmanager
-def _histories(checkpoint: str, path: Path | None, users: Sequence[str]) -> Iterator[HistoryBatches]:
+def _histories(
+    checkpoint: str, path: Path | None, users: Sequence[str], has_integer_items: bool
+) -> Iterator[HistoryBatches]:
     if path is not None:
-        with open_history_batches(path, users, USERS_PER_BATCH) as batches:
+        with open_history_batches(path, users, USERS_PER_BATCH, has_integer_items) as batches:
             yield batches
     elif users:
         yield HistoryBatches(len(users), iter([_users_of_run(Path(checkpoint), users)]))

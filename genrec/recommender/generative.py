@@ -114,6 +114,11 @@ class GenerativeRecommender:
         return self._served.catalog
 
     @property
+    def item_ids(self) -> np.ndarray:
+        """The ids of what can be recommended, in row order, `[items]`."""
+        return self.tokenizer.item_ids
+
+    @property
     def context(self) -> QueryContext | None:
         """What all users did, by the item tokenizer's present rows."""
         return self._served.up_to_date(self.model.device).context

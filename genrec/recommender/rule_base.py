@@ -53,6 +53,15 @@ class RuleRecommender(ABC):
         """The settings by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @property
+    def item_ids(self) -> np.ndarray:
+        """The ids of what can be recommended, in row order, `[items]`.
+
+        Raises:
+            ValueError: If the recommender has not been fitted.
+        """
+        return self._fitted().item_ids
+
     def fit(self, train: Histories) -> Self:
         """Count in the training histories, and return the recommender itself.
 

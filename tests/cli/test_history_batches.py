@@ -119,7 +119,7 @@ def test_a_table_without_users_is_one_history(tmp_path):
     path.write_text("item_id,behavior\n1,view\n2,view\n")
     num_users, (batch,) = batches_of(path)
     assert num_users == 1
-    assert batch.to_pydict() == {"item_id": [1, 2], "behavior": ["view", "view"]}
+    assert batch == {"item_id": [1, 2], "behavior": ["view", "view"]}
     with pytest.raises(ValueError, match="`--user` needs a column `user_id`"):
         batches_of(path, users=["1"])
 
@@ -138,3 +138,23 @@ def test_a_broken_file_is_named(tmp_path, rows_before):
         batches_of(path)
     with pytest.raises(FileNotFoundError):
         batches_of(tmp_path / "nothing.csv")
+
+
+@pytest.mark.parametrize("has_users", [True, False])
+def test_items_of_a_csv_file_are_what_the_catalog_has_and_behaviors_are_text(tmp_path, has_users):
+    rows = [("7", "1"), ("gift-card", "2")]
+    users = "user_id," if has_users else "", "3," if has_users else ""
+    path = tmp_path / "histories.csv"
+    path.write_text("".join([f"{users[0]}item_id,behavior\n", *(f"{users[1]}{i},{b}\n" for i, b in rows)]))
+    digits = tmp_path / "digits.csv"
+    digits.write_text(path.read_text().replace("gift-card", "8"))
+    for file, has_integers, expected in [
+        (path, True, [7, "gift-card"]),
+        (path, None, ["7", "gift-card"]),
+        (digits, True, [7, 8]),
+        (digits, False, ["7", "8"]),
+    ]:
+        with open_history_batches(file, (), 4, has_integers) as opened:
+            (batch,) = opened.batches
+        assert batch["item_id"] == expected
+        assert batch["behavior"] == ["1", "2"]

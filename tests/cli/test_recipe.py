@@ -79,7 +79,7 @@ def test_the_resolved_recipe_runs_again_to_the_same():
             "Unknown key `training.learning_rat`. Did you mean `training.learning_rate`?",
         ),
         ("training", {"output_dir": "x"}, "Unknown key `training.output_dir`."),
-        ("training", {"samples": "windows"}, "Unknown `training.samples` 'windows'"),
+        ("training", {"samples": "windows"}, "Unknown `training.samples` `windows`. Did you mean `window`?"),
         ("training", {"learning_rate": "high"}, "`training.learning_rate` must be a number, got 'high' (str)."),
         ("evaluation", {"num_beam": 3}, "Unknown key `evaluation.num_beam`. Did you mean `evaluation.num_beams`?"),
         (
