@@ -14,7 +14,7 @@ README = FOLDER.parent.parent / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 LOGS = {"deskdrop": "deskdrop", "retailrocket": "retailrocket", "taobao": "taobao", "market": "synthetic market"}
 RULES = ("popularity", "trending", "recency", "recency-undone", "co-occurrence")
-GENERATING = ("gamer-plus-tiny", "gamer", "gamer-session", "qwen3", "mbgen-long", "tiger-mb-long")
+GENERATING = ("gamer-plus-tiny", "gamer", "gamer-last", "gamer-last-session", "qwen3", "mbgen-long", "tiger-mb-long")
 SEQUENTIAL = ("sasrec", "gru4rec", "bert4rec", "sasrec-b", "mb-str", "pbat", "mbht")
 GRAPHS = ("mb-gmn", "s-mbrec")
 MODELS = (*GENERATING, *SEQUENTIAL, *GRAPHS, *RULES, "upper-bound")
@@ -26,7 +26,7 @@ def figures(path: Path) -> dict[str, list[dict[str, str]]]:
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             is_asked = (row["protocol"], row["behavior"], row["metric"]) == ("last-session", "merged", "ndcg@10")
-            if is_asked and row["config"].startswith(path.stem):
+            if is_asked and row["config"].partition("_")[0] == path.stem:
                 by_model[row["model"]][row["seed"]] = row  # each recipe measures the upper bound anew
     return defaultdict(list, {model: list(rows.values()) for model, rows in by_model.items()})
 
