@@ -81,7 +81,9 @@ class MBSTRModel(ClozeModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, (PairAttention, GatedExperts)):
+        if isinstance(module, nn.Linear):  # of the feed-forward networks, which with larger weights learned nothing
+            init.normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, (PairAttention, GatedExperts)):
             for name, weights in module.named_parameters(recurse=False):
                 # Up to three matrices follow each other without a norm between: each must keep the size of a state.
                 is_map = name not in ("score_mixing", "value_mixing", "position_bias")
