@@ -9,6 +9,8 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
+from genrec.evaluation.benchmark_tables import recipe_of
+
 FOLDER = Path(__file__).parent
 README = FOLDER.parent.parent / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
@@ -26,7 +28,7 @@ def figures(path: Path) -> dict[str, list[dict[str, str]]]:
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             is_asked = (row["protocol"], row["behavior"], row["metric"]) == ("last-session", "merged", "ndcg@10")
-            if is_asked and row["config"].partition("_")[0] == path.stem:
+            if is_asked and recipe_of(row["config"]) == path.stem:
                 by_model[row["model"]][row["seed"]] = row  # each recipe measures the upper bound anew
     return defaultdict(list, {model: list(rows.values()) for model, rows in by_model.items()})
 

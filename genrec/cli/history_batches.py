@@ -80,7 +80,9 @@ def _as_in_catalog(
     columns: dict[str, list[Any]], source: Source, has_integer_items: bool | None
 ) -> dict[str, list[Any]]:
     """Return columns with behaviors as text, like a ladder's, and a CSV file's items as the catalog's ids are."""
-    known = {name: [_as_text(value) for value in columns[name]] for name in ("behavior",) if name in columns}
+    known = {}
+    if "behavior" in columns:
+        known["behavior"] = [_as_text(value) for value in columns["behavior"]]
     if source.is_text and has_integer_items is not None and "item_id" in columns:
         as_id = _as_integer if has_integer_items else _as_text
         known["item_id"] = [as_id(value) for value in columns["item_id"]]

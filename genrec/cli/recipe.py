@@ -24,6 +24,7 @@ from genrec.cli.families import (
 from genrec.cli.recipe_files import apply_override, checked_name, read_recipe
 from genrec.cli.strict import Schema, check_section, check_value, unknown_key
 from genrec.data.samples import SAMPLE_LEVELS
+from genrec.evaluation.tables import UPPER_BOUND
 from genrec.files import read_json
 from genrec.presets import preset_names, preset_path
 
@@ -43,7 +44,6 @@ ITEM_TOKENIZERS = {
 }
 PROTOCOLS = ("last-session", "temporal")
 BASELINES = ("popularity", "trending", "recency", "recency-undone", "co-occurrence")
-UPPER_BOUND = "upper-bound"
 TRAINING_FIELDS_OF_THE_RUN = ("output_dir",)
 
 

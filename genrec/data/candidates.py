@@ -14,7 +14,6 @@ import torch
 
 from genrec.data.histories import Histories, ItemIndex
 from genrec.data.neighbors import Nearby, NeighborIndex
-from genrec.data.ranges import grouped
 from genrec.data.recent_events import RecentEvents, Trending
 from genrec.files import load_safetensors, read_json, save_safetensors, write_json
 
@@ -189,7 +188,7 @@ class QueryContext:
         return replace(
             self,
             events=replace(events, **kept, num_items=len(new_ids)),
-            neighbors=self.neighbors and _with_rows(self.neighbors, new_rows, len(new_ids)),
+            neighbors=self.neighbors and self.neighbors.with_rows(new_rows, len(new_ids)),
             trending=None,
             known_times=None,
         )
@@ -225,16 +224,6 @@ class QueryContext:
         of_neighbors = {name.removeprefix("neighbors."): array for name, array in arrays.items()}
         neighbors = NeighborIndex(**of_neighbors) if of_neighbors else None
         return cls(events, neighbors, **{**settings, "windows": tuple(settings["windows"])})
-
-
-def _with_rows(neighbors: NeighborIndex, new_rows: np.ndarray, num_items: int) -> NeighborIndex:
-    """Return the pairs under other catalog rows, without those of an item that has none any more."""
-    owners = np.repeat(new_rows, np.diff(neighbors.starts))
-    others = new_rows[neighbors.others]
-    is_kept = (owners != NO_ITEM) & (others != NO_ITEM)
-    others, times, kinds = others[is_kept].astype(np.int32), neighbors.times[is_kept], neighbors.kinds[is_kept]
-    order, starts = grouped(owners[is_kept], times, num_items)
-    return NeighborIndex(starts, others[order], times[order], kinds[order])
 
 
 def _distinct_users(asked: Asked) -> tuple[np.ndarray, np.ndarray]:

@@ -120,8 +120,6 @@ def columns_of_lists(histories: Any) -> EventColumns:
             "A history is a list of `(item, behavior)` or of `(item, behavior, time)`, the same for all; "
             f"got {wrong!r}. One history still needs the outer list: [[('item', 'view')]]."
         )
-    counts = np.array([len(history) for history in histories], dtype=np.int64)
-
     places = [(event, row) for row, history in enumerate(histories) for event in range(len(history))]
 
     def place(number: int) -> str:
@@ -133,7 +131,7 @@ def columns_of_lists(histories: Any) -> EventColumns:
         behaviors=[event[1] for event in events],
         times=_seconds([event[2] for event in events], place) if widths == {3} else None,
         sessions=None,
-        counts=counts,
+        counts=np.array([len(history) for history in histories], dtype=np.int64),
         users=np.arange(len(histories)),
     )
 

@@ -150,6 +150,19 @@ class NeighborIndex:
             (len(items), num_neighbors),
         )
 
+    def with_rows(self, new_rows: np.ndarray, num_items: int) -> "NeighborIndex":
+        """Return the pairs under other catalog rows, without those of an item that has none any more.
+
+        Args:
+            new_rows: The new row of each item, -1 for none `[items]`.
+            num_items: How many rows the new catalog has.
+        """
+        owners, others = np.repeat(new_rows, np.diff(self.starts)), new_rows[self.others]
+        is_kept = (owners != NO_ITEM) & (others != NO_ITEM)
+        others, times, kinds = others[is_kept].astype(np.int32), self.times[is_kept], self.kinds[is_kept]
+        order, starts = grouped(owners[is_kept], times, num_items)
+        return NeighborIndex(starts, others[order], times[order], kinds[order])
+
     def _newest_pairs(self, items: np.ndarray, times: np.ndarray, num_pairs: int) -> tuple[np.ndarray, np.ndarray]:
         """Return where the pairs of each item before its query end, and how many are looked at `[queries * recent]`."""
         rows = items.clip(min=0)
